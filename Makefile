@@ -1,0 +1,42 @@
+# Needs Python 3.11, make and the Python package index; uv is installed beside the project.
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+RUN := $(UV) run --frozen --no-sync
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+.PHONY: serve test check format sync-serve sync-dev
+.DEFAULT_GOAL := help
+
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+serve: sync-serve ## Install what is locked and serve the committed models on HOST:PORT
+	$(RUN) dermhybrid serve --host $(HOST) --port $(PORT)
+
+test: sync-dev ## Install what is locked and run every test
+	$(RUN) pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+check: sync-dev ## Lint, types, import directions, container files
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) hadolint Dockerfile
+	$(RUN) compose-lint docker-compose.yml
+
+format: sync-dev ## Format the code and mend what ruff can
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+sync-serve: $(UV)
+	$(UV) sync --frozen --inexact --no-dev
+
+sync-dev: $(UV)
+	$(UV) sync --frozen --inexact --extra training
+
+$(UV):
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet uv==$(UV_VERSION)

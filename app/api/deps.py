@@ -1,0 +1,95 @@
+"""What routes ask for: the application's parts, and the uploaded bytes."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import anyio
+from fastapi import Depends, Query, Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from app.domain.images import ImageLimits
+from app.inference.registry import LoadedModel, ModelRegistry
+from app.telemetry import Metrics
+
+IMAGE_FIELD: Final = "image"
+_MAX_FORM_FIELDS: Final = 8
+_RAW_MEDIA_TYPES: Final = frozenset({"application/octet-stream"})
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The application's parts, made once at start-up.
+
+    Attributes:
+        registry: The loaded models.
+        metrics: Where measurements go.
+        image_limits: Bounds on uploads.
+        image_threads: How many threads decode and draw at once.
+        model_threads: One: a model call uses every core by itself.
+    """
+
+    registry: ModelRegistry
+    metrics: Metrics
+    image_limits: ImageLimits
+    image_threads: anyio.CapacityLimiter
+    model_threads: anyio.CapacityLimiter
+
+
+def get_services(request: Request) -> Services:
+    """The parts of the application that the request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def get_model(
+    services: ServicesDep,
+    model: Annotated[
+        str | None,
+        Query(
+            description="Model name, or name@version; the default model where it is missing.",
+            max_length=80,
+            examples=["cnn_densenet121"],
+        ),
+    ] = None,
+) -> LoadedModel:
+    """The model that the query names."""
+    return services.registry.default if model is None else services.registry.get(model)
+
+
+ModelDep = Annotated[LoadedModel, Depends(get_model)]
+
+
+async def get_upload(request: Request) -> bytes:
+    """The image's bytes, from a multipart field `image` or from the raw body.
+
+    Raises:
+        HTTPException: 415 for another content type, 422 where the field is missing.
+        ImageTooManyBytesError: The body is longer than an upload may be.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        async with request.form(
+            max_files=1, max_fields=_MAX_FORM_FIELDS, max_part_size=1024
+        ) as form:
+            upload = form.get(IMAGE_FIELD)
+            if not isinstance(upload, UploadFile):
+                raise HTTPException(
+                    422,
+                    f"The form has no file in its field {IMAGE_FIELD!r}. "
+                    f"Send one, as `curl -F {IMAGE_FIELD}=@FILE` does.",
+                )
+            return await upload.read()
+    if content_type in _RAW_MEDIA_TYPES or content_type.startswith("image/"):
+        return await request.body()
+    raise HTTPException(
+        415,
+        "Expected multipart/form-data with a file in the field "
+        f"{IMAGE_FIELD!r}, or the image itself as image/* or application/octet-stream.",
+    )
+
+
+UploadDep = Annotated[bytes, Depends(get_upload)]

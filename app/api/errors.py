@@ -1,0 +1,118 @@
+"""Every failure as RFC 9457 problem details; the one table from exceptions to statuses."""
+
+import json
+import logging
+import re
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.domain.errors import (
+    ArtifactError,
+    DermHybridError,
+    ImageFormatError,
+    ImageRejectedError,
+    ImageTooManyBytesError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+)
+from app.telemetry import request_id
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+
+STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
+    ImageTooManyBytesError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ImageFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    ImageRejectedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelNotFoundError: HTTPStatus.NOT_FOUND,
+    ModelUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ArtifactError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""A class that is not listed has its nearest ancestor's status."""
+
+logger = logging.getLogger(__name__)
+
+
+def status_of(error: DermHybridError) -> HTTPStatus:
+    """The HTTP status of an expected failure."""
+    for ancestor in type(error).__mro__:
+        if ancestor in STATUS_BY_ERROR:
+            return STATUS_BY_ERROR[ancestor]
+    raise LookupError(f"{type(error).__name__} has no HTTP status; add it to STATUS_BY_ERROR.")
+
+
+def problem(status: int, kind: str, title: str, detail: str) -> Response:
+    """A problem-details response.
+
+    Args:
+        status: HTTP status.
+        kind: Last part of the problem's type URN.
+        title: Summary, the same for every occurrence.
+        detail: What was expected, what came, how to mend it.
+    """
+    body = {
+        "type": f"urn:dermhybrid:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id.get(),
+    }
+    return Response(json.dumps(body), status, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Let every failure of an application end in `problem`."""
+    app.add_exception_handler(DermHybridError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def _domain_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, DermHybridError)  # noqa: S101  the handler is registered for it
+    words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
+    return problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
+
+
+def _invalid_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    # The rejected values stay out: they are the caller's, and may name a patient.
+    details = "; ".join(
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+    )
+    return problem(422, "invalid-request", "Invalid Request", details)
+
+
+def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    phrase = HTTPStatus(error.status_code).phrase
+    response = problem(
+        error.status_code, phrase.lower().replace(" ", "-"), phrase, str(error.detail)
+    )
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def _unexpected_error(_request: Request, error: Exception) -> Response:
+    # The message may hold anything, also what was uploaded: only its type is logged.
+    logger.error("unexpected %s", type(error).__name__, extra={"where": _where(error)})
+    return problem(
+        500,
+        "internal-error",
+        "Internal Error",
+        "The service failed to answer. Report the request id to its operator.",
+    )
+
+
+def _where(error: Exception) -> list[str]:
+    """File and line of each frame, without any value."""
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        frames.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return frames

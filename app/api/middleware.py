@@ -1,0 +1,112 @@
+"""Around every request: its id, its measurement, its log line, and a bound on its body."""
+
+import logging
+from time import perf_counter
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.domain.errors import ImageTooManyBytesError
+from app.telemetry import Metrics, new_request_id, request_id
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
+"""Boundaries, part headers and other form fields around the image."""
+
+_KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+logger = logging.getLogger("app.access")
+
+
+class Observe:
+    """Give each request an id; count, time and log it by its route's template."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identifier = new_request_id(_header(scope, REQUEST_ID_HEADER))
+        token = request_id.set(identifier)
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                header = (REQUEST_ID_HEADER.encode(), identifier.encode())
+                message["headers"] = [*message["headers"], header]
+            await send(message)
+
+        started = perf_counter()
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = perf_counter() - started
+            route = _route_template(scope)  # the router has left its finding there
+            self._metrics.in_flight.dec()
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.request_seconds.labels(method, route).observe(seconds)
+            logger.info(
+                "request",
+                extra={
+                    "method": method,
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 4),
+                },
+            )
+            request_id.reset(token)
+
+
+class LimitBody:
+    """Stop reading a request's body once it is longer than any acceptable upload."""
+
+    def __init__(self, app: ASGIApp, max_image_bytes: int) -> None:
+        self._app = app
+        self._max_image_bytes = max_image_bytes
+        self._max_body_bytes = max_image_bytes + MULTIPART_OVERHEAD_BYTES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = _header(scope, "content-length") or "0"
+        too_long = announced.isdigit() and int(announced) > self._max_body_bytes
+        received = 0
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            if too_long:
+                raise self._error()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise self._error()
+            return message
+
+        await self._app(scope, limited_receive, send)
+
+    def _error(self) -> ImageTooManyBytesError:
+        return ImageTooManyBytesError(
+            f"The request is longer than an image of at most {self._max_image_bytes:,} bytes "
+            "can make it. Send a smaller or more strongly compressed file."
+        )
+
+
+def _header(scope: Scope, name: str) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name.encode():
+            return str(value.decode("latin-1"))
+    return None
+
+
+def _route_template(scope: Scope) -> str:
+    """The path of the route that answered, with its placeholders; never the raw path."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))

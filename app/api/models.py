@@ -1,0 +1,54 @@
+"""`GET /models`: what is loaded, where it comes from, and how good it was measured to be."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from app.api.deps import ServicesDep
+from app.api.presenters import class_schema
+from app.api.schemas import ModelDetail, ModelList, ModelSummary, Problem
+from app.domain.labels import CLASSES
+from app.inference.registry import LoadedModel, ModelRegistry
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("", summary="List the loaded models")
+async def list_models(services: ServicesDep) -> ModelList:
+    """Every loaded model, the newest version of each name first."""
+    registry = services.registry
+    return ModelList(models=[_summary(registry, model) for model in registry.all()])
+
+
+@router.get(
+    "/{name}",
+    summary="Describe a loaded model",
+    responses={404: {"model": Problem, "description": "No loaded model has that name."}},
+)
+async def describe_model(
+    services: ServicesDep,
+    name: Annotated[str, Path(description="Model name, or name@version.", max_length=80)],
+) -> ModelDetail:
+    """Origin, training and measured quality of a model."""
+    model = services.registry.get(name)
+    manifest = model.manifest
+    return ModelDetail(
+        **_summary(services.registry, model).model_dump(),
+        classes=[class_schema(c) for c in CLASSES],
+        training=manifest.training,
+        metrics=manifest.metrics,
+        license=manifest.license,
+    )
+
+
+def _summary(registry: ModelRegistry, model: LoadedModel) -> ModelSummary:
+    manifest = model.manifest
+    return ModelSummary(
+        name=manifest.name,
+        version=manifest.version,
+        digest=model.digest,
+        title=manifest.title,
+        default=model is registry.default,
+        has_attention=manifest.has_attention,
+        num_parameters=manifest.num_parameters,
+    )

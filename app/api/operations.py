@@ -1,0 +1,28 @@
+"""For operators: liveness, readiness and metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from app.api.deps import ServicesDep
+from app.api.schemas import HealthResponse
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health/live", summary="Whether the process answers at all")
+async def live() -> HealthResponse:
+    """Answer from the event loop, whatever the models do."""
+    return HealthResponse(status="live")
+
+
+@router.get("/health/ready", summary="Whether predictions are answered")
+async def ready(services: ServicesDep) -> HealthResponse:
+    """Yes: the service listens only after every model was verified and ran its example."""
+    del services
+    return HealthResponse(status="ready")
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(services: ServicesDep) -> Response:
+    """Metrics in Prometheus's text format."""
+    return Response(services.metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

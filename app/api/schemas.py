@@ -1,0 +1,187 @@
+"""The JSON of the API, with the examples that OpenAPI shows."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.domain.heatmaps import HEATMAP_MEDIA_TYPE, HeatmapMethod
+from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
+from app.domain.manifest import Metrics, Training
+from app.domain.notice import RESEARCH_USE_NOTICE
+
+_Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ModelReference(BaseModel):
+    """Which model answered."""
+
+    name: Annotated[str, Field(examples=["cnn_densenet121"])]
+    version: Annotated[int, Field(examples=[1])]
+    digest: Annotated[
+        str,
+        Field(description="SHA-256 of the artifact's manifest, which fixes every byte of it."),
+    ]
+
+
+class Coding(BaseModel):
+    """A class's concept in a terminology, named as in FHIR."""
+
+    system: Literal["http://snomed.info/sct"] = SNOMED_CT_SYSTEM
+    code: Annotated[str, Field(examples=["93655004"])]
+    display: Annotated[str, Field(examples=["Malignant melanoma of skin"])]
+    scope: Annotated[
+        CodeScope,
+        Field(description="Whether the concept names the class or its commonest member."),
+    ]
+
+
+class DiagnosticClassSchema(BaseModel):
+    """A diagnostic class of HAM10000."""
+
+    label: Annotated[str, Field(description="HAM10000's dx value.", examples=["mel"])]
+    name: Annotated[str, Field(examples=["Melanoma"])]
+    malignancy: Malignancy
+    coding: Annotated[
+        Coding | None,
+        Field(description="SNOMED CT concept; null where none is confirmed."),
+    ]
+
+
+class HeatmapSchema(BaseModel):
+    """Where in the image the model's evidence lies."""
+
+    media_type: Literal["image/png"] = HEATMAP_MEDIA_TYPE
+    overlay: Annotated[
+        str, Field(description="PNG over the image, at the image's own size; base64.")
+    ]
+    method: HeatmapMethod
+    explained_class: Annotated[
+        str | None,
+        Field(description="Class that Grad-CAM is evidence for; null for attention: it has none."),
+    ]
+    map: Annotated[
+        list[list[float]],
+        Field(description="The raw 7x7 map, row 0 at the top of the image.", min_length=7),
+    ]
+    scale: Annotated[
+        float,
+        Field(description="Value drawn in full colour: 1 for attention, the maximum for Grad-CAM."),
+    ]
+
+
+class ImageSchema(BaseModel):
+    """The image as it was understood."""
+
+    width: Annotated[int, Field(description="In pixels, after EXIF orientation.")]
+    height: Annotated[int, Field(description="In pixels, after EXIF orientation.")]
+    media_type: Annotated[str, Field(description="What the bytes were, whatever they were called.")]
+
+
+class PredictionResponse(BaseModel):
+    """The answer for one image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "request_id": "6d0f3c2e8d1b4c5f9a7e2b1c0d9e8f7a",
+                "model": {
+                    "name": "cnn_densenet121",
+                    "version": 1,
+                    "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                },
+                "predicted_class": {
+                    "label": "nv",
+                    "name": "Melanocytic nevus",
+                    "malignancy": "benign",
+                    "coding": {
+                        "system": SNOMED_CT_SYSTEM,
+                        "code": "400096001",
+                        "display": "Melanocytic nevus",
+                        "scope": "exact",
+                    },
+                },
+                "confidence": 0.82,
+                "calibrated": False,
+                "probabilities": dict(
+                    zip(LABELS, (0.01, 0.02, 0.07, 0.01, 0.06, 0.82, 0.01), strict=True)
+                ),
+                "heatmap": {
+                    "media_type": HEATMAP_MEDIA_TYPE,
+                    "overlay": "iVBORw0KGgoAAAANSUhEUgAA...",
+                    "method": "grad-cam",
+                    "explained_class": "nv",
+                    "map": [[0.0] * 7] * 7,
+                    "scale": 0.31,
+                },
+                "image": {"width": 600, "height": 450, "media_type": "image/jpeg"},
+                "notice": RESEARCH_USE_NOTICE,
+            }
+        }
+    )
+
+    request_id: str
+    model: ModelReference
+    predicted_class: Annotated[
+        DiagnosticClassSchema, Field(description="The class of the highest probability.")
+    ]
+    confidence: Annotated[
+        _Probability, Field(description="The predicted class's probability; see `calibrated`.")
+    ]
+    calibrated: Annotated[
+        Literal[False],
+        Field(
+            description="Whether probabilities were calibrated: false, they are the softmax's "
+            "own, and 0.9 does not mean that nine in ten such answers are right."
+        ),
+    ] = False
+    probabilities: Annotated[
+        dict[str, _Probability], Field(description="Of all seven classes; they sum to 1.")
+    ]
+    heatmap: HeatmapSchema | None
+    image: ImageSchema
+    notice: str = RESEARCH_USE_NOTICE
+
+
+class ModelSummary(BaseModel):
+    """A loaded model."""
+
+    name: str
+    version: int
+    digest: str
+    title: str
+    default: Annotated[bool, Field(description="Whether it answers where no model is named.")]
+    has_attention: bool
+    num_parameters: int
+
+
+class ModelDetail(ModelSummary):
+    """A loaded model with its origin and its measured quality."""
+
+    classes: list[DiagnosticClassSchema]
+    training: Training
+    metrics: Metrics
+    license: str
+    notice: str = RESEARCH_USE_NOTICE
+
+
+class ModelList(BaseModel):
+    """All loaded models."""
+
+    models: list[ModelSummary]
+    notice: str = RESEARCH_USE_NOTICE
+
+
+class HealthResponse(BaseModel):
+    """State of the service."""
+
+    status: Annotated[str, Field(examples=["ready"])]
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 problem details."""
+
+    type: Annotated[str, Field(examples=["urn:dermhybrid:problem:image-format"])]
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="What was expected, what came, how to mend it.")]
+    request_id: str

@@ -1,0 +1,90 @@
+"""The command `dermhybrid`: serve, or classify files without a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+
+from app.domain.errors import DermHybridError
+from app.domain.heatmaps import draw_overlay, encode_png
+from app.domain.images import decode_image, to_model_input
+from app.domain.labels import LABELS
+from app.domain.notice import RESEARCH_USE_NOTICE
+from app.settings import Settings
+from app.telemetry import configure_logging
+
+main = typer.Typer(
+    help=f"Class probabilities for dermatoscopic images. {RESEARCH_USE_NOTICE}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@main.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+) -> None:
+    """Start the service; settings come from the environment (README, "Settings")."""
+    from app.main import create_app
+
+    settings = Settings()
+    configure_logging(settings.log_level)
+    uvicorn.run(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+@main.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model name, or name@version; else the default.")
+    ] = None,
+    overlays: Annotated[
+        Path | None, typer.Option(help="Folder for heatmap overlays, IMAGE.heatmap.png.")
+    ] = None,
+) -> None:
+    """Print a table of probabilities; write overlays. Exit status 1 if a file was refused."""
+    from app.inference.engine import TensorFlowEngine
+    from app.inference.registry import load_registry
+
+    settings = Settings()
+    errors = Console(stderr=True)
+    try:
+        registry = load_registry(settings.models_dir, settings.default_model, TensorFlowEngine)
+        chosen = registry.default if model is None else registry.get(model)
+    except DermHybridError as error:
+        errors.print(str(error), style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from error
+    manifest = chosen.manifest
+    table = Table("image", "class", "confidence", *LABELS)
+    table.title = f"{manifest.name}@{manifest.version} {chosen.digest[:12]}"
+    table.caption = RESEARCH_USE_NOTICE
+    refused = False
+    for path in images:
+        try:
+            image = decode_image(path.read_bytes(), settings.image_limits())
+        except (DermHybridError, OSError) as error:
+            errors.print(f"{path}: {error}", style="red", highlight=False, markup=False)
+            refused = True
+            continue
+        answer = chosen.predict(to_model_input(image.pixels))
+        shares = [f"{p:.3f}" for p in answer.probabilities]
+        table.add_row(path.name, answer.predicted.label, f"{answer.confidence:.3f}", *shares)
+        if overlays is not None:
+            overlays.mkdir(parents=True, exist_ok=True)
+            overlay = encode_png(draw_overlay(image.pixels, answer.heatmap))
+            (overlays / f"{path.name}.heatmap.png").write_bytes(overlay)
+    if table.row_count:
+        Console().print(table)
+    if refused:
+        raise typer.Exit(1)

@@ -1,0 +1,82 @@
+"""The exceptions of DermHybrid; knows nothing of HTTP.
+
+```
+DermHybridError
+├── ImageRejectedError            an upload that cannot be answered
+│   ├── ImageEmptyError
+│   ├── ImageTooManyBytesError
+│   ├── ImageFormatError
+│   ├── ImageCorruptError
+│   ├── ImageTooSmallError
+│   └── ImageTooManyPixelsError
+├── ModelNotFoundError            no loaded model has that name
+├── ModelUnavailableError         the model exists and cannot answer now
+└── ArtifactError                 a model artifact that must not be served
+    ├── ArtifactIncompleteError
+    ├── ArtifactDigestError
+    ├── ManifestError
+    └── GoldenExampleError
+```
+
+`app.api.errors` maps every leaf to one HTTP status; a test walks this tree.
+"""
+
+
+class DermHybridError(Exception):
+    """Base of all expected failures."""
+
+
+class ImageRejectedError(DermHybridError):
+    """An upload that cannot be answered; the message says what was expected."""
+
+
+class ImageEmptyError(ImageRejectedError):
+    """The upload has no bytes."""
+
+
+class ImageTooManyBytesError(ImageRejectedError):
+    """The upload is larger than the service accepts."""
+
+
+class ImageFormatError(ImageRejectedError):
+    """The bytes are no image of a supported format."""
+
+
+class ImageCorruptError(ImageRejectedError):
+    """The header is that of an image, the rest cannot be decoded."""
+
+
+class ImageTooSmallError(ImageRejectedError):
+    """The image has too few pixels to be judged."""
+
+
+class ImageTooManyPixelsError(ImageRejectedError):
+    """The image's header announces more pixels than the service decodes."""
+
+
+class ModelNotFoundError(DermHybridError):
+    """No loaded model has the requested name."""
+
+
+class ModelUnavailableError(DermHybridError):
+    """The model is known and cannot answer now."""
+
+
+class ArtifactError(DermHybridError):
+    """A model artifact that must not be served; the message names the file."""
+
+
+class ArtifactIncompleteError(ArtifactError):
+    """A file that the manifest lists is missing, or one that it does not list is there."""
+
+
+class ArtifactDigestError(ArtifactError):
+    """A file's SHA-256 differs from the manifest's."""
+
+
+class ManifestError(ArtifactError):
+    """`manifest.json` is missing, unreadable, or breaks its schema."""
+
+
+class GoldenExampleError(ArtifactError):
+    """The model does not reproduce the golden example that it was shipped with."""

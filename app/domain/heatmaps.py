@@ -1,0 +1,102 @@
+"""From a model's 7x7 map to a picture over the original image; pure array work.
+
+The colour scale is fixed by the caller and never stretched to the map's own range: a flat
+map stays flat in the picture, instead of being shown as structure that is not there.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from app.domain.images import RgbImage
+
+HEATMAP_MEDIA_TYPE: Final = "image/png"
+MAX_OPACITY: Final = 0.6
+"""Opacity where the map is at its scale's top; the lesion stays visible below."""
+
+# zlib's fastest: photographs hardly compress further, and level 6 takes several times longer.
+_PNG_COMPRESSION: Final = 1
+
+
+class HeatmapMethod(StrEnum):
+    """What a heatmap shows."""
+
+    ATTENTION = "attention"
+    """The model's own attention weights (the paper, section III.C.2): no class of their own."""
+
+    GRAD_CAM = "grad-cam"
+    """Evidence for one class: Selvaraju et al., ICCV 2017, equation 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """A map and what it means.
+
+    Attributes:
+        method: How it was made.
+        class_index: The class it is evidence for; None for attention, which has none.
+        values: (7, 7) float32, not negative; row 0 is the top of the image.
+        scale: The value that is drawn in full colour: 1 for attention, which lies in
+            [0, 1]; the map's maximum for Grad-CAM, which has no unit.
+    """
+
+    method: HeatmapMethod
+    class_index: int | None
+    values: npt.NDArray[np.float32]
+    scale: float
+
+
+def grad_cam_heatmap(class_activation: npt.NDArray[np.float32], class_index: int) -> Heatmap:
+    """The Grad-CAM heatmap of one class.
+
+    Args:
+        class_activation: (7, 7, 7) float32: class, row, column; signed.
+        class_index: Which class.
+
+    Returns:
+        The positive part of its map. All zero where nothing speaks for the class.
+    """
+    values = np.maximum(class_activation[class_index], 0.0).astype(np.float32)
+    return Heatmap(HeatmapMethod.GRAD_CAM, class_index, values, float(values.max()))
+
+
+def attention_heatmap(attention: npt.NDArray[np.float32]) -> Heatmap:
+    """The heatmap of attention weights (7, 7) float32 in [0, 1]."""
+    return Heatmap(HeatmapMethod.ATTENTION, None, attention.astype(np.float32), 1.0)
+
+
+def draw_overlay(pixels: RgbImage, heatmap: Heatmap) -> RgbImage:
+    """Lay a heatmap over the image it explains.
+
+    Colour (viridis, monotonic in lightness and readable with colour vision deficiency) and
+    opacity both grow with the value, so that unmarked skin keeps its own colour.
+
+    Args:
+        pixels: (height, width, 3) uint8, the upload at its own size.
+        heatmap: The map.
+
+    Returns:
+        (height, width, 3) uint8; `pixels` itself where the map is all zero.
+    """
+    if heatmap.scale <= 0.0:
+        return pixels
+    height, width = pixels.shape[:2]
+    small = np.clip(heatmap.values / heatmap.scale, 0.0, 1.0).astype(np.float32)
+    values = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    levels = np.rint(values * 255.0).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    opacity = values * MAX_OPACITY
+    return np.asarray(cv2.blendLinear(colours, pixels, opacity, 1.0 - opacity), np.uint8)
+
+
+def encode_png(pixels: RgbImage) -> bytes:
+    """Encode (height, width, 3) uint8 RGB as PNG, without any metadata."""
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    encoded, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
+    if not encoded:
+        raise ValueError(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as PNG.")
+    return data.tobytes()

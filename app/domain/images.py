@@ -1,0 +1,226 @@
+"""From an uploaded file's bytes to the model's input: the only copy of preprocessing.
+
+```
+bytes -> header checks -> decode -> EXIF orientation -> RGB uint8 -> area resize -> 224x224x3
+```
+
+Training and serving both call `decode_image` and `to_model_input`, so that a file gives
+the same tensor on either side. Knows nothing of HTTP, settings or TensorFlow.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app.domain.errors import (
+    ImageCorruptError,
+    ImageEmptyError,
+    ImageFormatError,
+    ImageTooManyBytesError,
+    ImageTooManyPixelsError,
+    ImageTooSmallError,
+)
+
+RgbImage: TypeAlias = npt.NDArray[np.uint8]
+"""(height, width, 3) uint8, sRGB."""
+
+MODEL_INPUT_SIZE: Final = 224
+"""Side of the square model input in pixels (the paper, section III.B)."""
+
+MEDIA_TYPES: Final[dict[str, str]] = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # a JPEG whose maker appended further pictures: phones do
+    "PNG": "image/png",
+    "TIFF": "image/tiff",
+    "BMP": "image/bmp",
+    "WEBP": "image/webp",
+}
+"""Pillow's format names and their media types; no other decoder ever runs."""
+
+_READABLE_MODES: Final = frozenset(
+    {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
+    | {"I;16", "I;16B", "I;16L", "I"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What an upload may cost.
+
+    Attributes:
+        max_bytes: Largest file in bytes.
+        max_pixels: Largest width times height, read from the header before decoding.
+        min_side_pixels: Smallest width and height. Half the model's input by default:
+            below it most of what the model would see is interpolation.
+    """
+
+    max_bytes: int = 20 * 1024 * 1024
+    max_pixels: int = 25_000_000
+    min_side_pixels: int = MODEL_INPUT_SIZE // 2
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upload as pixels.
+
+    Attributes:
+        pixels: (height, width, 3) uint8 sRGB, upright, C-contiguous.
+        media_type: What the bytes really were, whatever the caller called them.
+    """
+
+    pixels: RgbImage
+    media_type: str
+
+    @property
+    def width(self) -> int:
+        """Width in pixels after orientation."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels after orientation."""
+        return int(self.pixels.shape[0])
+
+
+def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Decode an uploaded file to upright RGB.
+
+    Reads JPEG, PNG, TIFF, BMP and WebP of 8 or 16 bits: grey, palette, RGB, CMYK, with or
+    without alpha (laid over black, the colour outside a dermatoscope's field of view).
+    Colour profiles are not applied: values are taken as sRGB, as in the training data.
+
+    Args:
+        data: The file's bytes, of any origin.
+        limits: Bounds on bytes and pixels, checked before any pixel is decoded.
+
+    Returns:
+        The picture, with EXIF orientation applied and all metadata left behind.
+
+    Raises:
+        ImageEmptyError: `data` is empty.
+        ImageTooManyBytesError: `data` is longer than `limits.max_bytes`.
+        ImageFormatError: Not one of the formats above, or several pictures in one file.
+        ImageTooManyPixelsError: The header announces more than `limits.max_pixels`.
+        ImageTooSmallError: A side is shorter than `limits.min_side_pixels`.
+        ImageCorruptError: The header is right and the picture cannot be decoded.
+    """
+    if not data:
+        raise ImageEmptyError("The image is empty: 0 bytes received. Send the file's content.")
+    if len(data) > limits.max_bytes:
+        raise ImageTooManyBytesError(
+            f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
+            "Send a smaller or more strongly compressed file."
+        )
+    with _open(data, limits) as image:
+        _check_header(image, limits)
+        try:
+            upright = ImageOps.exif_transpose(image)
+            pixels = _to_rgb(upright)
+        except ImageFormatError:
+            raise
+        except Exception as error:  # a decoder may raise anything on hostile bytes
+            raise ImageCorruptError(
+                f"The file begins as {image.format} and cannot be decoded: it is truncated or "
+                "damaged. Export or transfer it again."
+            ) from error
+        return DecodedImage(pixels, MEDIA_TYPES[str(image.format)])
+
+
+def to_model_input(pixels: RgbImage) -> RgbImage:
+    """Resize a picture to what the models take.
+
+    The whole picture is squeezed to a square, as the paper does; nothing is cropped away.
+    Shrinking averages areas, so that fine structure does not alias; enlarging is bilinear.
+
+    Args:
+        pixels: (height, width, 3) uint8 sRGB.
+
+    Returns:
+        (224, 224, 3) uint8 sRGB. The rescaling to [0, 1] is part of the model's graph.
+
+    Raises:
+        ValueError: Another shape or dtype.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(
+            "to_model_input expects (height, width, 3) uint8, "
+            f"received {pixels.shape} {pixels.dtype}."
+        )
+    return resize(pixels, MODEL_INPUT_SIZE)
+
+
+def resize(pixels: RgbImage, side: int) -> RgbImage:
+    """Resize (height, width, 3) uint8 to (side, side, 3), averaging areas when shrinking."""
+    shrinks = min(pixels.shape[:2]) >= side
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=method), np.uint8)
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    """Read the header alone."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[f for f in MEDIA_TYPES if f != "MPO"])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooManyPixelsError(
+            f"The image's header announces far more than the {limits.max_pixels:,} pixels "
+            "that are accepted. Send a smaller picture."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ImageFormatError(
+            "The bytes are no image that can be read here; expected JPEG, PNG, TIFF, BMP or WebP."
+        ) from error
+    except Exception as error:  # a header parser may raise anything on hostile bytes
+        raise ImageCorruptError(
+            "The image's header cannot be read: the file is damaged. Export it again as JPEG, "
+            "PNG, TIFF, BMP or WebP."
+        ) from error
+
+
+def _check_header(image: Image.Image, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageTooManyPixelsError(
+            f"The image is {width} x {height}, {width * height:,} pixels; at most "
+            f"{limits.max_pixels:,} are accepted. Send a smaller picture."
+        )
+    if min(width, height) < limits.min_side_pixels:
+        raise ImageTooSmallError(
+            f"The image is {width} x {height} pixels; each side needs at least "
+            f"{limits.min_side_pixels}. Send the original, not a thumbnail."
+        )
+    if image.mode not in _READABLE_MODES:
+        raise ImageFormatError(
+            f"The pixels are of Pillow mode {image.mode!r}; expected 8 or 16 bits a channel, "
+            "grey, palette, RGB or CMYK. Export the picture as 8-bit RGB."
+        )
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageFormatError(
+            "The file holds several pictures and it is not said which one is meant. "
+            "Send a file with exactly one."
+        )
+
+
+def _to_rgb(image: Image.Image) -> RgbImage:
+    """Convert any readable mode to (height, width, 3) uint8."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 0xFFFF:
+            raise ImageFormatError(
+                "The grey values do not fit 16 bits; expected 8 or 16 bits a channel. "
+                "Export the picture as 8-bit RGB."
+            )
+        high_byte = (grey >> 8).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(high_byte[:, :, None], 3, axis=2))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, rgba)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8))

@@ -1,0 +1,249 @@
+"""`manifest.json`: what an artifact claims about itself, and the check that it holds.
+
+An artifact is a folder `<name>/<version>/` with a TensorFlow SavedModel, `manifest.json`
+and `MODEL_CARD.md`. `read_manifest` validates the schema, `verify_files` every byte; both
+fail closed. Nothing here runs the model: the golden example is the engine's to reproduce.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError, ManifestError
+from app.domain.images import MODEL_INPUT_SIZE
+from app.domain.labels import LABELS, NUM_CLASSES
+
+MANIFEST_NAME: Final = "manifest.json"
+MODEL_CARD_NAME: Final = "MODEL_CARD.md"
+GRAPH_NAME: Final = "saved_model.pb"
+SCHEMA_VERSION: Final = 1
+_READ_CHUNK: Final = 1 << 20
+_MAX_MANIFEST_BYTES: Final = 1 << 20
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputSpec(_Strict):
+    """What the signature takes: uint8 RGB, as `to_model_input` makes it."""
+
+    name: Literal["image"] = "image"
+    dtype: Literal["uint8"] = "uint8"
+    height: Literal[224] = MODEL_INPUT_SIZE
+    width: Literal[224] = MODEL_INPUT_SIZE
+    channels: Literal[3] = 3
+    color_space: Literal["sRGB"] = "sRGB"
+
+
+class Interval(_Strict):
+    """A measured value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ClassMetrics(_Strict):
+    """How well one class is found among the images of a part."""
+
+    precision: Interval
+    recall: Interval
+    f1: Interval
+    roc_auc: Interval
+    support: Annotated[int, Field(ge=0)]
+
+
+class Metrics(_Strict):
+    """Figures of the exported artifact on one part of the split.
+
+    Attributes:
+        part: Which part.
+        num_images: Its size.
+        accuracy: Share of right answers.
+        balanced_accuracy: Mean recall over the classes.
+        macro_f1: Mean F1 over the classes.
+        per_class: By label.
+        confusion_matrix: Row is the truth, column the answer, in the order of `classes`.
+    """
+
+    part: Literal["validation", "test"]
+    num_images: Annotated[int, Field(ge=1)]
+    accuracy: Interval
+    balanced_accuracy: Interval
+    macro_f1: Interval
+    per_class: dict[str, ClassMetrics]
+    confusion_matrix: list[list[int]]
+
+
+class Training(_Strict):
+    """Where the weights come from.
+
+    Attributes:
+        recipe: The recipe's fields.
+        protocol: "lesion" or "paper".
+        data_fingerprint: SHA-256 over images, lesions and labels (`training.prepare`).
+        split_seed: Of the split.
+        steps: Optimizer steps.
+        epochs: Passes over the training part.
+        seconds: Spent training.
+        hardware: What it ran on, in words.
+    """
+
+    recipe: dict[str, Any]
+    protocol: Literal["lesion", "paper"]
+    data_fingerprint: Sha256
+    split_seed: int
+    steps: Annotated[int, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0.0)]
+    hardware: str
+
+
+class GoldenExample(_Strict):
+    """An input that the artifact carries, and what it must answer.
+
+    Attributes:
+        file: A synthetic picture, decoded and resized like an upload.
+        probabilities: Expected, in the order of `classes`.
+        tolerance: Largest absolute difference of a probability: processors round differently.
+    """
+
+    file: Literal["golden_input.png"] = "golden_input.png"
+    probabilities: Annotated[list[Probability], Field(min_length=NUM_CLASSES, max_length=7)]
+    tolerance: Annotated[float, Field(gt=0.0, le=1e-2)]
+
+
+class Manifest(_Strict):
+    """The whole of `manifest.json`.
+
+    Attributes:
+        schema_version: Of this schema.
+        name: Folder above the version's, and the model's name in the API.
+        version: Counts up; a published version never changes.
+        title: For people.
+        classes: In the order of every output.
+        input: What the signature takes.
+        num_parameters: Values in the model, frozen ones and statistics included.
+        has_attention: Whether there is an output `attention`.
+        git_commit: Commit of the code that made the artifact.
+        training: Where the weights come from.
+        metrics: On images that neither training nor model selection saw.
+        golden_example: What the artifact must answer wherever it is loaded.
+        license: Terms of the weights.
+        files: SHA-256 of every other file in the folder, by its relative path.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    version: Annotated[int, Field(ge=1)]
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    classes: list[str]
+    input: InputSpec
+    num_parameters: Annotated[int, Field(ge=1)]
+    has_attention: bool
+    git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    training: Training
+    metrics: Metrics
+    golden_example: GoldenExample
+    license: str
+    files: dict[str, Sha256]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Manifest":
+        if tuple(self.classes) != LABELS:
+            raise ValueError(f"classes must be {list(LABELS)}, received {self.classes}")
+        if set(self.metrics.per_class) != set(LABELS):
+            raise ValueError("metrics.per_class must hold each class once")
+        for path in self.files:
+            parts = Path(path).parts
+            if Path(path).is_absolute() or ".." in parts or not parts:
+                raise ValueError(f"files: {path!r} leaves the artifact's folder")
+        for required in (GRAPH_NAME, MODEL_CARD_NAME, self.golden_example.file):
+            if required not in self.files:
+                raise ValueError(f"files must list {required}")
+        return self
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, str]:
+    """Read and validate an artifact's manifest.
+
+    Args:
+        directory: `<name>/<version>/`.
+
+    Returns:
+        The manifest, and the SHA-256 of its bytes: the artifact's digest, since the
+        manifest lists the digest of every other file.
+
+    Raises:
+        ManifestError: Missing, unreadable, not of the schema, or of another folder's model.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{path}: larger than {_MAX_MANIFEST_BYTES:,} bytes.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error}. Export the model again.") from error
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'manifest'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ManifestError(f"{path}: {details}") from error
+    if (manifest.name, str(manifest.version)) != (directory.parent.name, directory.name):
+        raise ManifestError(
+            f"{path}: is of {manifest.name}/{manifest.version}, and lies in "
+            f"{directory.parent.name}/{directory.name}."
+        )
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def verify_files(directory: Path, manifest: Manifest) -> None:
+    """Check that an artifact holds exactly the bytes that its manifest lists.
+
+    Raises:
+        ArtifactIncompleteError: A listed file is missing, or an unlisted one is there.
+        ArtifactDigestError: A file's SHA-256 differs.
+    """
+    present = {
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    } - {MANIFEST_NAME}
+    for name in sorted(set(manifest.files) - present):
+        raise ArtifactIncompleteError(
+            f"{directory / name}: missing; the manifest lists it. Restore the whole folder."
+        )
+    for name in sorted(present - set(manifest.files)):
+        raise ArtifactIncompleteError(
+            f"{directory / name}: not listed in {MANIFEST_NAME}; an artifact holds nothing else."
+        )
+    for name, expected in sorted(manifest.files.items()):
+        received = file_sha256(directory / name)
+        if received != expected:
+            raise ArtifactDigestError(
+                f"{directory / name}: SHA-256 is {received}, the manifest says {expected}. "
+                "The file was changed or damaged; restore the whole folder."
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read piecewise."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` beside the files it lists."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
+    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")

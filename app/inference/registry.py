@@ -1,0 +1,136 @@
+"""Find, verify, load and warm up artifacts; one bad artifact stops the start."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.domain.errors import ArtifactError, ModelNotFoundError
+from app.domain.golden import Outputs, check_golden, golden_input
+from app.domain.images import RgbImage
+from app.domain.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_files
+from app.inference.explain import Prediction, interpret
+
+logger = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What runs a model."""
+
+    def predict(self, images: RgbImage) -> Outputs:
+        """Outputs for (batch, 224, 224, 3) uint8."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A verified artifact, ready to answer.
+
+    Attributes:
+        manifest: What it is.
+        digest: SHA-256 of `manifest.json`, which in turn fixes every other byte.
+        engine: Runs it.
+    """
+
+    manifest: Manifest
+    digest: str
+    engine: Engine
+
+    def predict(self, image: RgbImage) -> Prediction:
+        """Answer one model input, (224, 224, 3) uint8; blocks the calling thread."""
+        outputs = self.engine.predict(image[None])
+        return interpret(outputs, row=0)
+
+
+class ModelRegistry:
+    """The loaded models by name and version.
+
+    Attributes:
+        default: Answers where no model is named.
+    """
+
+    def __init__(self, models: list[LoadedModel], default_name: str | None) -> None:
+        """Index models.
+
+        Args:
+            models: At least one.
+            default_name: Name of the default, or None for the first by name.
+
+        Raises:
+            ArtifactError: No model, or none of the default's name.
+        """
+        if not models:
+            raise ArtifactError("There is no model to serve.")
+        self._models = sorted(models, key=lambda m: (m.manifest.name, -m.manifest.version))
+        try:
+            self.default = self.get(default_name) if default_name else self._models[0]
+        except ModelNotFoundError as error:
+            raise ArtifactError(f"The default model cannot be served: {error}") from error
+
+    def get(self, name: str) -> LoadedModel:
+        """The newest version of a model, or `name@version` exactly.
+
+        Raises:
+            ModelNotFoundError: None is loaded.
+        """
+        for model in self._models:
+            manifest = model.manifest
+            if name in (manifest.name, f"{manifest.name}@{manifest.version}"):
+                return model
+        known = ", ".join(f"{m.manifest.name}@{m.manifest.version}" for m in self._models)
+        raise ModelNotFoundError(f"No such model; loaded are: {known}.")
+
+    def all(self) -> list[LoadedModel]:
+        """Every loaded model, by name, the newest version first."""
+        return list(self._models)
+
+
+def load_registry(
+    models_dir: Path, default_name: str | None, make_engine: Callable[[Path], Engine]
+) -> ModelRegistry:
+    """Load every artifact below a folder.
+
+    Args:
+        models_dir: Folder of `<name>/<version>/`.
+        default_name: See `ModelRegistry`.
+        make_engine: Loads a SavedModel.
+
+    Returns:
+        The models, each verified and warm.
+
+    Raises:
+        ArtifactError: The folder has no artifact, or one of them must not be served; the
+            message names the file.
+    """
+    if not models_dir.is_dir():
+        raise ArtifactError(f"{models_dir.resolve()}: no such folder; set MODELS_DIR.")
+    folders = sorted(
+        version
+        for name in models_dir.iterdir()
+        if name.is_dir() and not name.name.startswith(".")
+        for version in name.iterdir()
+        if version.is_dir()
+    )
+    if not folders:
+        raise ArtifactError(
+            f"{models_dir.resolve()}: holds no <name>/<version>/{MANIFEST_NAME}; set MODELS_DIR."
+        )
+    return ModelRegistry([load_model(folder, make_engine) for folder in folders], default_name)
+
+
+def load_model(directory: Path, make_engine: Callable[[Path], Engine]) -> LoadedModel:
+    """Verify, load and test one artifact; the golden example also warms it up.
+
+    Raises:
+        ArtifactError: It must not be served; the message names the file.
+    """
+    manifest, digest = read_manifest(directory)
+    verify_files(directory, manifest)
+    engine = make_engine(directory)
+    check_golden(directory, manifest, engine.predict(golden_input(directory, manifest)))
+    logger.info(
+        "model loaded",
+        extra={"model": manifest.name, "version": manifest.version, "digest": digest},
+    )
+    return LoadedModel(manifest, digest, engine)

@@ -1,0 +1,38 @@
+"""Everything the service reads from its environment, once; no secrets, no defaults for them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.domain.images import DEFAULT_LIMITS, ImageLimits
+
+
+class Settings(BaseSettings):
+    """Settings, each read from the environment variable of its name in capitals.
+
+    Attributes:
+        models_dir: Folder of `<name>/<version>/` artifacts; all of them are loaded.
+        default_model: Answers requests that name no model; without it, the first by name.
+        max_image_bytes: Largest upload.
+        max_image_pixels: Largest width times height, checked before decoding. The overlay
+            has as many pixels, so this also bounds the answer.
+        min_image_side: Smallest width and height in pixels.
+        image_workers: Threads that decode uploads and draw overlays.
+        log_level: Of the JSON log on standard output.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    models_dir: Path = Path("models")
+    default_model: str | None = None
+    max_image_bytes: Annotated[int, Field(ge=1024)] = DEFAULT_LIMITS.max_bytes
+    max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
+    min_image_side: Annotated[int, Field(ge=1)] = DEFAULT_LIMITS.min_side_pixels
+    image_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def image_limits(self) -> ImageLimits:
+        """The bounds in the form that the decoder takes."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.min_image_side)

@@ -1,0 +1,169 @@
+"""Metrics, JSON logs and request ids; no patient data enters any of them.
+
+Metric names follow Prometheus's conventions: prefix `dermhybrid_`, base units, labels with
+a bounded set of values (route templates, loaded models, the seven classes).
+"""
+
+import logging
+import re
+import sys
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from pythonjsonlogger.json import JsonFormatter
+
+from app.domain.manifest import Manifest
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+_ACCEPTED_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LATENCY_BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.5,
+    0.75,
+) + (1.0, 1.5, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The service's metrics in a registry of their own, one for each application.
+
+    Attributes:
+        requests: Finished requests by method, route template and status.
+        request_seconds: Their duration by method and route template.
+        in_flight: Requests being answered now.
+        stage_seconds: Duration of decode, inference and explain, by model version.
+        predictions: Answers by model version and predicted class.
+        model_info: 1 for each loaded model, with its digest.
+        ready: 1 while the service answers.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.requests = Counter(
+            "dermhybrid_http_requests_total",
+            "Finished HTTP requests.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "dermhybrid_http_request_duration_seconds",
+            "Duration of HTTP requests.",
+            ("method", "route"),
+            buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "dermhybrid_http_requests_in_flight",
+            "HTTP requests being answered.",
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "dermhybrid_stage_duration_seconds",
+            "Duration of a stage of a prediction: decode, inference, explain.",
+            ("stage", "model", "version"),
+            buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.predictions = Counter(
+            "dermhybrid_predictions_total",
+            "Answers by predicted class.",
+            ("model", "version", "predicted_class"),
+            registry=self.registry,
+        )
+        self.model_info = Gauge(
+            "dermhybrid_model_info",
+            "Loaded models; the digest is the SHA-256 of the manifest.",
+            ("model", "version", "digest"),
+            registry=self.registry,
+        )
+        self.ready = Gauge(
+            "dermhybrid_ready",
+            "1 while every model is loaded, verified and warm.",
+            registry=self.registry,
+        )
+
+    def announce_models(self, models: Iterable[tuple[Manifest, str]]) -> None:
+        """Publish the loaded models, each with its digest, and say ready."""
+        for manifest, digest in models:
+            self.model_info.labels(manifest.name, str(manifest.version), digest).set(1)
+        self.ready.set(1)
+
+    @contextmanager
+    def time_stage(self, stage: str, manifest: Manifest) -> Iterator[None]:
+        """Measure a stage that succeeds; a failed one says nothing about speed."""
+        started = perf_counter()
+        yield
+        labels = (stage, manifest.name, str(manifest.version))
+        self.stage_seconds.labels(*labels).observe(perf_counter() - started)
+
+    def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
+        """Count an answer."""
+        labels = (manifest.name, str(manifest.version), predicted_class)
+        self.predictions.labels(*labels).inc()
+
+    def render(self) -> bytes:
+        """Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+def new_request_id(proposed: str | None) -> str:
+    """The caller's request id where it is harmless, else a new one."""
+    if proposed is not None and _ACCEPTED_REQUEST_ID.fullmatch(proposed):
+        return proposed
+    return uuid.uuid4().hex
+
+
+def configure_logging(level: str) -> None:
+    """Log JSON lines in UTC to standard output, uvicorn's own messages included.
+
+    Args:
+        level: Of this project's loggers. Libraries stay at warnings: Pillow's debug
+            messages hold EXIF values, which may name a patient.
+    """
+    formatter = JsonFormatter(
+        "{levelname}{name}{message}",
+        style="{",
+        timestamp=True,
+        rename_fields={"levelname": "level", "name": "logger"},
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(formatter)
+    handler.addFilter(_add_request_id)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("app").setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.INFO)
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    if current := request_id.get():
+        record.request_id = current
+    return True

@@ -1,0 +1,128 @@
+"""Health, metrics and the API's own description."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import ASGITransport, AsyncClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.domain.errors import ArtifactDigestError
+from app.domain.golden import Outputs
+from app.domain.images import RgbImage
+from app.inference.registry import LoadedModel
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import PLAIN_MODEL
+
+
+def sample(client: TestClient, name: str, **labels: str) -> float:
+    total = 0.0
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for s in family.samples:
+            if s.name == name and labels.items() <= s.labels.items():
+                total += s.value
+    return total
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/health/live").json() == {"status": "live"}
+    assert client.get("/health/ready").json() == {"status": "ready"}
+
+
+def test_predictions_move_the_metrics(client: TestClient, lesion_png: bytes) -> None:
+    route = {"method": "POST", "route": "/predict"}
+    model = {"model": PLAIN_MODEL, "version": "2"}
+    counters = [
+        ("dermhybrid_http_requests_total", {**route, "status": "200"}),
+        ("dermhybrid_http_request_duration_seconds_count", route),
+        ("dermhybrid_predictions_total", model),
+        *(
+            ("dermhybrid_stage_duration_seconds_count", {**model, "stage": stage})
+            for stage in ("decode", "inference", "explain")
+        ),
+    ]
+    before = [sample(client, name, **labels) for name, labels in counters]
+    for _ in range(3):
+        client.post("/predict", files={"image": lesion_png})
+    after = [sample(client, name, **labels) for name, labels in counters]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [3.0] * len(counters)
+
+
+def test_refusals_are_counted_by_status(client: TestClient) -> None:
+    labels = {"method": "POST", "route": "/predict", "status": "422"}
+    before = sample(client, "dermhybrid_http_requests_total", **labels)
+    client.post("/predict", files={"image": b""})
+    assert sample(client, "dermhybrid_http_requests_total", **labels) == before + 1
+
+
+def test_models_are_announced_with_their_digest(client: TestClient) -> None:
+    for model in client.get("/models").json()["models"]:
+        labels = {"model": model["name"], "version": str(model["version"])}
+        assert sample(client, "dermhybrid_model_info", **labels, digest=model["digest"]) == 1
+    assert sample(client, "dermhybrid_ready") == 1
+
+
+def test_labels_stay_bounded(client: TestClient) -> None:
+    client.get("/models/patient-4711")
+    client.get("/patient-4712")
+    client.request("BREW", "/predict")
+    text = client.get("/metrics").text
+    assert "471" not in text
+    assert "BREW" not in text
+    assert sample(client, "dermhybrid_http_requests_total", route="/models/{name}") >= 1
+    assert sample(client, "dermhybrid_http_requests_total", route="unmatched") >= 1
+
+
+def test_openapi_describes_the_real_answer(client: TestClient, lesion_png: bytes) -> None:
+    document = client.get("/openapi.json").json()
+    operation = document["paths"]["/predict"]["post"]
+    assert {"multipart/form-data", "image/jpeg", "image/png"} <= set(
+        operation["requestBody"]["content"]
+    )
+    schema = document["components"]["schemas"]["PredictionResponse"]
+    answer = client.post("/predict", files={"image": lesion_png}).json()
+    assert set(schema["properties"]) == set(answer) == set(schema["example"])
+    assert set(schema["example"]["heatmap"]) == set(answer["heatmap"])
+
+
+def test_damaged_model_stops_the_start(own_models: Path) -> None:
+    path = own_models / PLAIN_MODEL / "1" / "saved_model.pb"
+    path.write_bytes(path.read_bytes() + b"\0")
+    application = create_app(Settings(models_dir=own_models))
+    with pytest.raises(ArtifactDigestError, match=r"saved_model\.pb"), TestClient(application):
+        pass
+
+
+def test_the_model_does_not_block_the_event_loop(tiny_models: Path, lesion_png: bytes) -> None:
+    """While a model call hangs, health and metrics answer."""
+    application = create_app(Settings(models_dir=tiny_models))
+
+    class HangingEngine:
+        def __init__(self, inner: LoadedModel) -> None:
+            self.inner, self.started, self.release = inner, threading.Event(), threading.Event()
+
+        def predict(self, images: RgbImage) -> Outputs:
+            self.started.set()
+            assert self.release.wait(30)
+            return self.inner.engine.predict(images)
+
+    async def scenario() -> None:
+        async with application.router.lifespan_context(application):
+            model = application.state.services.registry.default
+            engine = HangingEngine(LoadedModel(model.manifest, model.digest, model.engine))
+            object.__setattr__(model, "engine", engine)
+            transport = ASGITransport(application)
+            async with AsyncClient(transport=transport, base_url="http://service") as http:
+                answer = asyncio.create_task(http.post("/predict", files={"image": lesion_png}))
+                await asyncio.to_thread(engine.started.wait, 30)
+                assert (await http.get("/health/live")).status_code == 200
+                metrics = (await http.get("/metrics")).text
+                assert "dermhybrid_http_requests_in_flight 2.0" in metrics
+                assert not answer.done()
+                engine.release.set()
+                assert (await answer).status_code == 200
+
+    asyncio.run(scenario())

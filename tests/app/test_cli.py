@@ -1,0 +1,115 @@
+"""The command `dermhybrid`, as a process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
+
+
+def environment(models: Path) -> dict[str, str]:
+    return {**os.environ, "MODELS_DIR": str(models), "COLUMNS": "200"}
+
+
+def run(models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        env=environment(models),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def lesion(tmp_path: Path, lesion_png: bytes) -> Path:
+    path = tmp_path / "lesion.png"
+    path.write_bytes(lesion_png)
+    return path
+
+
+def test_predict_prints_a_table_and_writes_overlays(
+    tiny_models: Path, lesion: Path, tmp_path: Path
+) -> None:
+    overlays = tmp_path / "overlays"
+    arguments = ("predict", str(lesion), "--model", ATTENTION_MODEL, "--overlays", str(overlays))
+    done = run(tiny_models, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"{ATTENTION_MODEL}@1" in done.stdout
+    assert "Not a medical device" in " ".join(done.stdout.split())
+    row = next(line for line in done.stdout.splitlines() if "lesion.png" in line)
+    numbers = [float(n) for n in re.findall(r"\d\.\d{3}", row)]
+    assert len(numbers) == 8
+    assert numbers[0] == max(numbers[1:])
+    assert sum(numbers[1:]) == pytest.approx(1.0, abs=0.004)
+    with Image.open(overlays / "lesion.png.heatmap.png") as overlay:
+        assert overlay.size == (320, 240)
+
+
+def test_predict_answers_good_files_and_reports_bad_ones(
+    tiny_models: Path, lesion: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "letter.png"
+    bad.write_text("Dear colleague")
+    done = run(tiny_models, "predict", str(bad), str(lesion), str(tmp_path / "missing.png"))
+    assert done.returncode == 1
+    assert "lesion.png" in done.stdout
+    assert "letter.png" in done.stderr
+    assert "missing.png" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_predict_refuses_unknown_models(tiny_models: Path, lesion: Path) -> None:
+    done = run(tiny_models, "predict", str(lesion), "--model", "unknown")
+    assert done.returncode == 1
+    assert f"{PLAIN_MODEL}@2" in done.stderr
+
+
+def test_serve_answers_and_ends_on_sigterm(tiny_models: Path, lesion_png: bytes) -> None:
+    process = subprocess.Popen(
+        command("serve", "--port", "0"),
+        env=environment(tiny_models),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines: list[str] = []
+        address = None
+        while address is None:
+            lines.append(process.stdout.readline())
+            assert lines[-1], f"the service ended: {lines}"
+            address = re.search(r"http://127\.0\.0\.1:\d+", lines[-1])
+        request = urllib.request.Request(
+            f"{address.group()}/predict", lesion_png, {"content-type": "image/png"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert json.load(response)["model"]["name"] == PLAIN_MODEL
+    finally:
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=30)
+    for line in [*lines, *rest.splitlines()]:
+        assert json.loads(line)["level"] in {"INFO", "WARNING"}
+    assert process.returncode in {0, -signal.SIGTERM}
+
+
+def test_serve_refuses_a_damaged_model(own_models: Path) -> None:
+    (own_models / PLAIN_MODEL / "1" / "golden_input.png").unlink()
+    done = run(own_models, "serve", "--port", "0")
+    assert done.returncode != 0
+    assert "golden_input.png" in done.stdout + done.stderr

@@ -1,0 +1,34 @@
+"""Settings come from the environment, are checked, and stay as they are."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELS_DIR", "/srv/models")
+    monkeypatch.setenv("MAX_IMAGE_BYTES", "5000000")
+    monkeypatch.setenv("MIN_IMAGE_SIDE", "200")
+    settings = Settings()
+    assert settings.models_dir == Path("/srv/models")
+    assert settings.image_limits().max_bytes == 5_000_000
+    assert settings.image_limits().min_side_pixels == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MAX_IMAGE_BYTES", "0"), ("IMAGE_WORKERS", "0"), ("LOG_LEVEL", "loud")],
+)
+def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_settings_are_frozen() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.log_level = "DEBUG"  # type: ignore[misc]

@@ -1,0 +1,110 @@
+"""Artifacts that keep the whole contract and take a second to make."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from app.domain.heatmaps import encode_png
+from app.domain.labels import LABELS
+from app.domain.manifest import (
+    MODEL_CARD_NAME,
+    ClassMetrics,
+    GoldenExample,
+    InputSpec,
+    Interval,
+    Manifest,
+    Metrics,
+    Training,
+    file_sha256,
+    write_manifest,
+)
+from training.synthetic import draw_lesion
+
+
+class TinyModel(tf.Module):
+    """Logits are a fixed map of the mean colour; the activation map is the darkness."""
+
+    def __init__(self, *, attention: bool, seed: int) -> None:
+        super().__init__()
+        self.attention = attention
+        kernel = np.random.default_rng(seed).normal(0, 4, (3, 7))
+        self.kernel = tf.Variable(kernel.astype(np.float32), trainable=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.uint8, name="image")])
+    def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        scaled = tf.cast(image, tf.float32) / 255.0
+        maps = 1.0 - tf.nn.avg_pool2d(scaled, 32, 32, "VALID")
+        features = tf.reduce_mean(maps, axis=(1, 2))
+        logits = features @ self.kernel
+        outputs = {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "class_activation": tf.einsum("bhwk,kc->bchw", maps, self.kernel) / 49.0,
+            "features": features,
+        }
+        if self.attention:
+            outputs["attention"] = tf.reduce_mean(maps, axis=3)
+        return outputs
+
+
+def tiny_metrics() -> Metrics:
+    interval = Interval(value=0.5, low=0.4, high=0.6)
+    figures = ClassMetrics(
+        precision=interval, recall=interval, f1=interval, roc_auc=interval, support=2
+    )
+    return Metrics(
+        part="validation",
+        num_images=14,
+        accuracy=interval,
+        balanced_accuracy=interval,
+        macro_f1=interval,
+        per_class=dict.fromkeys(LABELS, figures),
+        confusion_matrix=np.eye(7, dtype=int).tolist(),
+    )
+
+
+def write_tiny_artifact(
+    models: Path, name: str, *, version: int = 1, attention: bool = False, seed: int = 0
+) -> Path:
+    """Write `models/<name>/<version>/`."""
+    folder = models / name / str(version)
+    model = TinyModel(attention=attention, seed=seed)
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
+    picture = draw_lesion(seed, 4, 224, 224)
+    (folder / "golden_input.png").write_bytes(encode_png(picture))
+    (folder / MODEL_CARD_NAME).write_text("# Tiny\n", encoding="utf-8")
+    probabilities = model.serve(tf.constant(picture[None]))["probabilities"][0].numpy()
+    files = {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    manifest = Manifest(
+        name=name,
+        version=version,
+        title="Tiny",
+        classes=list(LABELS),
+        input=InputSpec(),
+        num_parameters=21,
+        has_attention=attention,
+        git_commit="0" * 40,
+        training=Training(
+            recipe={},
+            protocol="lesion",
+            data_fingerprint="0" * 64,
+            split_seed=1,
+            steps=0,
+            epochs=0,
+            seconds=0.0,
+            hardware="none",
+        ),
+        metrics=tiny_metrics(),
+        golden_example=GoldenExample(
+            probabilities=[float(p) for p in probabilities], tolerance=1e-3
+        ),
+        license="CC0",
+        files=files,
+    )
+    write_manifest(folder, manifest)
+    return folder

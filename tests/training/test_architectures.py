@@ -1,0 +1,84 @@
+"""The hybrids have the parts and the parameters of the paper."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training.architectures import ATTENTION, BACKBONE_MAPS, FEATURES, build_hybrid
+from training.config import Backbone, CnnReduction, Recipe
+
+DENSENET = Recipe(
+    "densenet", Backbone.DENSENET121, attention=False, backbone_weights="none", frozen_layers=0
+)
+RESNET = replace(DENSENET, name="resnet", backbone=Backbone.RESNET50V2, attention=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "reduction", "parameters"),
+    [
+        (DENSENET, CnnReduction.POOL, 8_199_111),
+        (RESNET, CnnReduction.POOL, 25_252_744),
+        (DENSENET, CnnReduction.FLATTEN, 110_828_487),
+        (RESNET, CnnReduction.FLATTEN, 127_882_120),
+    ],
+    ids=["densenet pool", "resnet pool", "densenet flatten", "resnet flatten"],
+)
+def test_parameters(recipe: Recipe, reduction: CnnReduction, parameters: int) -> None:
+    model = build_hybrid(replace(recipe, cnn_reduction=reduction), 224)
+    assert model.count_params() == parameters
+    keras.backend.clear_session()
+
+
+@pytest.mark.slow
+def test_resnet_hybrid_has_the_papers_shapes() -> None:
+    model = build_hybrid(RESNET, 224)
+    shapes = {
+        name: model.get_layer(name).output.shape[1:]
+        for name in ("cnn_3_pool", ATTENTION, BACKBONE_MAPS, FEATURES, "head_1", "head_2", "logits")
+    }
+    assert shapes == {
+        "cnn_3_pool": (28, 28, 256),
+        ATTENTION: (7, 7, 1),
+        BACKBONE_MAPS: (7, 7, 2048),
+        FEATURES: (2048 + 256,),
+        "head_1": (512,),
+        "head_2": (256,),
+        "logits": (7,),
+    }
+    assert model.get_layer("head_1_dropout").rate == 0.5
+    assert model.get_layer("head_2_dropout").rate == 0.3
+
+
+def test_ablations_leave_their_part_out() -> None:
+    without_attention = build_hybrid(replace(RESNET, attention=False), 32)
+    assert ATTENTION not in {layer.name for layer in without_attention.layers}
+    without_cnn = build_hybrid(replace(DENSENET, cnn_path=False), 32)
+    assert without_cnn.get_layer(FEATURES).output.shape[1:] == (1024,)
+    assert not [layer for layer in without_cnn.layers if layer.name.startswith("cnn_")]
+
+
+def test_local_weights_are_read_and_the_first_hundred_layers_kept(tmp_path: Path) -> None:
+    source = keras.applications.DenseNet121(include_top=False, weights=None)
+    path = tmp_path / "backbone.weights.h5"
+    source.save_weights(path)
+    model = build_hybrid(replace(DENSENET, backbone_weights=str(path), frozen_layers=100), 32)
+    first = source.get_layer("conv1_conv").kernel.numpy()
+    np.testing.assert_array_equal(model.get_layer("conv1_conv").kernel.numpy(), first)
+    names = [layer.name for layer in source.layers]
+    frozen = [name for name in names if name in _names(model) and not _layer(model, name).trainable]
+    assert frozen == [name for name in names[:100] if name in _names(model)]
+    assert len(frozen) >= 99
+    assert _layer(model, names[100]).trainable
+    assert model.get_layer("cnn_1_conv").trainable
+
+
+def _names(model: keras.Model) -> set[str]:
+    return {layer.name for layer in model.layers}
+
+
+def _layer(model: keras.Model, name: str) -> keras.layers.Layer:
+    return model.get_layer(name)

@@ -1,0 +1,90 @@
+"""The paper's distortions: within their ranges, about the centre, repeatable."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from training.augment import AugmentationRanges, augment, random_transforms
+
+SIDE = 65
+NONE = AugmentationRanges(0.0, 0.0, 0.0, 0.0, horizontal_flip=False)
+
+
+def seed(value: int) -> tf.Tensor:
+    return tf.constant([value, 0], tf.int32)
+
+
+def dot(x: int, y: int, batch: int = 64) -> tf.Tensor:
+    image = np.zeros((batch, SIDE, SIDE, 3), np.float32)
+    image[:, y - 1 : y + 2, x - 1 : x + 2] = 1.0
+    return tf.constant(image)
+
+
+def centres(images: tf.Tensor) -> np.ndarray:
+    """Centre of mass of each image: (batch, x y)."""
+    mass = images.numpy()[..., 0]
+    total = mass.sum(axis=(1, 2))
+    grid = np.arange(SIDE)
+    return np.stack([(mass.sum(axis=1) @ grid) / total, (mass.sum(axis=2) @ grid) / total], axis=1)
+
+
+def test_no_distortion_is_the_identity() -> None:
+    images = tf.random.stateless_uniform([4, SIDE, SIDE, 3], [1, 2])
+    np.testing.assert_allclose(augment(images, seed(1), NONE), images, atol=1e-6)
+
+
+def test_same_seed_same_images() -> None:
+    images = tf.random.stateless_uniform([4, SIDE, SIDE, 3], [1, 2])
+    first = augment(images, seed(1), AugmentationRanges())
+    np.testing.assert_array_equal(first, augment(images, seed(1), AugmentationRanges()))
+    assert np.abs(first - augment(images, seed(2), AugmentationRanges())).mean() > 0.05
+
+
+def test_rotation_keeps_the_distance_and_the_limit() -> None:
+    ranges = AugmentationRanges(20.0, 0.0, 0.0, 0.0, horizontal_flip=False)
+    offset = centres(augment(dot(52, 32), seed(3), ranges)) - 32
+    angles = np.degrees(np.arctan2(offset[:, 1], offset[:, 0]))
+    np.testing.assert_allclose(np.hypot(*offset.T), 20, atol=0.3)
+    assert np.abs(angles).max() <= 20.5
+    assert angles.min() < -15
+    assert angles.max() > 15
+
+
+def test_shift_stays_within_a_fifth_of_the_side() -> None:
+    ranges = AugmentationRanges(0.0, 0.2, 0.0, 0.0, horizontal_flip=False)
+    offset = centres(augment(dot(32, 32), seed(4), ranges)) - 32
+    assert np.abs(offset).max() <= 0.2 * SIDE + 0.5
+    assert (offset.min(axis=0) < -8).all()
+    assert (offset.max(axis=0) > 8).all()
+
+
+def test_flip_mirrors_about_half_of_the_images() -> None:
+    ranges = AugmentationRanges(0.0, 0.0, 0.0, 0.0, horizontal_flip=True)
+    offset = centres(augment(dot(50, 40), seed(5), ranges)) - 32
+    np.testing.assert_allclose(np.abs(offset[:, 0]), 18, atol=1e-3)
+    np.testing.assert_allclose(offset[:, 1], 8, atol=1e-3)
+    assert 0.3 < (offset[:, 0] < 0).mean() < 0.7
+
+
+def test_shear_and_zoom_stay_within_their_ranges() -> None:
+    ranges = AugmentationRanges(0.0, 0.0, 0.2, 0.2, horizontal_flip=False)
+    matrix = random_transforms(tf.constant(500), tf.constant(float(SIDE)), seed(6), ranges).numpy()
+    zoom_x, zoom_y, shear = matrix[:, 0], matrix[:, 4], matrix[:, 1] / matrix[:, 4]
+    for values, middle in ((zoom_x, 1.0), (zoom_y, 1.0), (shear, 0.0)):
+        assert np.abs(values - middle).max() <= 0.2 + 1e-6
+        assert np.abs(values - middle).max() > 0.18
+    np.testing.assert_allclose(matrix[:, 3], 0.0)
+
+
+def test_outside_repeats_the_nearest_edge() -> None:
+    ranges = AugmentationRanges(0.0, 0.2, 0.0, 0.0, horizontal_flip=False)
+    images = tf.fill([64, SIDE, SIDE, 3], 0.7)
+    np.testing.assert_allclose(augment(images, seed(7), ranges), 0.7, atol=1e-6)
+
+
+def test_rotation_is_in_degrees() -> None:
+    ranges = AugmentationRanges(20.0, 0.0, 0.0, 0.0, horizontal_flip=False)
+    matrix = random_transforms(tf.constant(500), tf.constant(64.0), seed(8), ranges).numpy()
+    angles = np.arctan2(matrix[:, 3], matrix[:, 0])
+    assert math.radians(18) < np.abs(angles).max() <= math.radians(20) + 1e-6

@@ -1,0 +1,72 @@
+"""Recipes: what they refuse, and that the paper's are the paper's."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from training.config import Backbone, CnnReduction, Protocol, Recipe, Stage
+from training.recipes.catalog import RECIPES
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_recipes_survive_json(name: str) -> None:
+    recipe = RECIPES[name]
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+@pytest.mark.parametrize("name", ["paper-densenet121", "paper-resnet50v2-attention"])
+def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.stages == (Stage(image_size=224, max_epochs=50, learning_rate=1e-4),)
+    assert (recipe.batch_size, recipe.frozen_layers, recipe.backbone_weights) == (
+        32,
+        100,
+        "imagenet",
+    )
+    assert (recipe.early_stopping_patience, recipe.plateau_patience) == (10, 5)
+    assert (recipe.plateau_factor, recipe.class_weight_exponent) == (0.2, 1.0)
+    assert recipe.protocol is Protocol.PAPER
+    assert recipe.augmentation
+    assert recipe.attention is (recipe.backbone is Backbone.RESNET50V2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backbone_weights": "none"}, "frozen_layers"),
+        ({"stages": ()}, "at least one stage"),
+        ({"batch_size": 0}, "batch_size"),
+        (
+            {
+                "cnn_reduction": CnnReduction.FLATTEN,
+                "stages": (Stage(64, 1, 1e-3), Stage(128, 1, 1e-3)),
+            },
+            "flatten",
+        ),
+    ],
+)
+def test_senseless_recipes_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(RECIPES["paper-densenet121"], **changes)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [((16, 1, 1e-3), "image_size"), ((64, 0, 1e-3), "max_epochs"), ((64, 1, 0.0), "rate")],
+)
+def test_senseless_stages_are_refused(stage: tuple[int, int, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Stage(*stage)
+
+
+def test_unknown_fields_are_refused() -> None:
+    values = RECIPES["paper-densenet121"].to_json()
+    with pytest.raises(TypeError, match="surprise"):
+        Recipe.from_json({**values, "surprise": 1})
+
+
+def test_titles() -> None:
+    assert RECIPES["paper-densenet121"].title == "CNN-DenseNet121"
+    assert RECIPES["paper-resnet50v2-attention"].title == "CNN-ResNet50V2 with attention"

@@ -1,0 +1,87 @@
+"""What the network is fed."""
+
+import numpy as np
+import pytest
+
+from training.data import (
+    Examples,
+    class_weights,
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
+
+EXAMPLES = Examples(
+    np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
+    np.arange(10) % 7,
+)
+
+
+def epoch(
+    epoch_index: int, first_step: int = 0, *, augmentation: bool = False
+) -> list[tuple[np.ndarray, ...]]:
+    batches = training_batches(
+        EXAMPLES,
+        batch_size=4,
+        seed=1,
+        epoch=epoch_index,
+        first_step=first_step,
+        weights=np.arange(7, dtype=np.float32),
+        augmentation=augmentation,
+    )
+    return [tuple(t.numpy() for t in batch) for batch in batches]
+
+
+def test_an_epoch_holds_every_image_once_with_its_label_and_weight() -> None:
+    images, labels, weights = (np.concatenate(parts) for parts in zip(*epoch(0), strict=True))
+    assert images.dtype == np.float32
+    originals = EXAMPLES.images.astype(np.float32) / 255.0
+    for image, label, weight in zip(images, labels, weights, strict=True):
+        (row,) = np.flatnonzero((np.abs(originals - image) < 1e-6).all(axis=(1, 2, 3)))
+        assert label.argmax() == EXAMPLES.labels[row] == weight
+    assert len(np.unique(images.reshape(10, -1), axis=0)) == 10
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    np.testing.assert_array_equal(epoch(0)[0][0], epoch(0)[0][0])
+    assert np.abs(epoch(0)[0][0] - epoch(1)[0][0]).max() > 0.1
+
+
+@pytest.mark.parametrize("augmentation", [False, True])
+def test_a_resumed_epoch_goes_on_with_the_very_batches(augmentation: bool) -> None:
+    whole = epoch(3, augmentation=augmentation)
+    rest = epoch(3, first_step=1, augmentation=augmentation)
+    assert len(rest) == len(whole) - 1
+    for expected, received in zip(whole[1:], rest, strict=True):
+        for a, b in zip(expected, received, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_augmentation_changes_images_and_keeps_the_range() -> None:
+    plain, distorted = epoch(0)[0][0], epoch(0, augmentation=True)[0][0]
+    assert np.abs(plain - distorted).mean() > 0.05
+    assert distorted.min() >= 0.0
+    assert distorted.max() <= 1.0
+
+
+def test_evaluation_keeps_the_order() -> None:
+    parts = [tuple(t.numpy() for t in batch) for batch in evaluation_batches(EXAMPLES, 4)]
+    images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
+    np.testing.assert_allclose(images, EXAMPLES.images / 255.0, atol=1e-6)
+    np.testing.assert_array_equal(labels.argmax(axis=1), EXAMPLES.labels)
+
+
+@pytest.mark.parametrize(("images", "batch", "steps"), [(10, 4, 3), (8, 4, 2), (1, 32, 1)])
+def test_steps_per_epoch(images: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(images, batch) == steps
+
+
+def test_class_weights() -> None:
+    labels = np.repeat([0, 1, 5], [10, 40, 50])
+    balanced = class_weights(labels, 1.0)
+    np.testing.assert_allclose(balanced[[0, 1, 5]] * [10, 40, 50], 100 / 3, rtol=1e-5)
+    assert (balanced[[2, 3, 4, 6]] == 0).all()
+    np.testing.assert_allclose(class_weights(labels, 0.0)[[0, 1, 5]], 1.0)
+    root = class_weights(labels, 0.5)
+    assert root[0] / root[1] == pytest.approx(2.0)
+    assert root[labels].mean() == pytest.approx(1.0)

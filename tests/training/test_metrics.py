@@ -1,0 +1,76 @@
+"""Figures against scikit-learn's and against answers known by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from app.domain.labels import LABELS
+from training.metrics import measure
+
+RANDOM = np.random.default_rng(0)
+TRUE = RANDOM.integers(0, 7, 300)
+PROBABILITIES = RANDOM.dirichlet(np.ones(7), 300).astype(np.float32)
+PROBABILITIES[np.arange(300), TRUE] += 0.25
+PROBABILITIES /= PROBABILITIES.sum(axis=1, keepdims=True)
+LESIONS = np.array([f"HAM_{i // 2}" for i in range(300)], dtype=object)
+
+
+def test_point_values_are_scikit_learns() -> None:
+    metrics = measure("test", TRUE, PROBABILITIES, LESIONS, seed=1, num_resamples=50)
+    answer = PROBABILITIES.argmax(axis=1)
+    assert metrics.accuracy.value == pytest.approx(accuracy_score(TRUE, answer), abs=1e-4)
+    assert metrics.balanced_accuracy.value == pytest.approx(
+        balanced_accuracy_score(TRUE, answer), abs=1e-4
+    )
+    assert metrics.macro_f1.value == pytest.approx(
+        f1_score(TRUE, answer, average="macro"), abs=1e-4
+    )
+    assert metrics.confusion_matrix == confusion_matrix(TRUE, answer).tolist()
+    expected = precision_recall_fscore_support(TRUE, answer)
+    for index, label in enumerate(LABELS):
+        figures = metrics.per_class[label]
+        received = (figures.precision.value, figures.recall.value, figures.f1.value)
+        assert received == pytest.approx([e[index] for e in expected[:3]], abs=1e-4)
+        assert figures.support == expected[3][index]
+        auc = roc_auc_score(index == TRUE, PROBABILITIES[:, index])
+        assert figures.roc_auc.value == pytest.approx(auc, abs=1e-4)
+
+
+def test_interval_of_accuracy_is_the_binomial_one_for_single_images() -> None:
+    alone = np.arange(300).astype(str).astype(object)
+    accuracy = measure("test", TRUE, PROBABILITIES, alone, seed=1).accuracy
+    error = np.sqrt(accuracy.value * (1 - accuracy.value) / 300)
+    assert accuracy.low == pytest.approx(accuracy.value - 1.96 * error, abs=0.012)
+    assert accuracy.high == pytest.approx(accuracy.value + 1.96 * error, abs=0.012)
+
+
+def test_repeat_photographs_widen_the_interval() -> None:
+    true, probabilities = np.repeat(TRUE, 4), np.repeat(PROBABILITIES, 4, axis=0)
+    lesions = np.repeat(np.arange(300), 4).astype(str).astype(object)
+    images = np.arange(1200).astype(str).astype(object)
+    grouped = measure("test", true, probabilities, lesions, seed=1, num_resamples=400).accuracy
+    naive = measure("test", true, probabilities, images, seed=1, num_resamples=400).accuracy
+    assert (grouped.high - grouped.low) > 1.6 * (naive.high - naive.low)
+
+
+def test_missing_class_and_missing_answer_are_no_crash() -> None:
+    true = np.array([0, 0, 1, 1, 5, 5])
+    probabilities = np.tile(np.array([1, 0, 0, 0, 0, 0, 0], np.float32), (6, 1))
+    groups = np.arange(6).astype(str).astype(object)
+    metrics = measure("validation", true, probabilities, groups, seed=1, num_resamples=50)
+    assert metrics.per_class["df"].support == 0
+    assert metrics.per_class["df"].roc_auc.value == 0.5
+    assert metrics.per_class["bcc"].precision.value == 0.0
+    assert metrics.balanced_accuracy.value == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_same_seed_same_intervals() -> None:
+    first = measure("test", TRUE, PROBABILITIES, LESIONS, seed=1, num_resamples=50)
+    assert first == measure("test", TRUE, PROBABILITIES, LESIONS, seed=1, num_resamples=50)

@@ -1,0 +1,190 @@
+"""prepare -> fit -> evaluate -> export -> verify -> serve, by the commands of the README."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import REPOSITORY, SHARED
+from training.fit import read_history
+from training.report import model_card
+
+pytestmark = pytest.mark.slow
+
+COMMIT = "0" * 40
+
+
+def training(*arguments: str | Path | int) -> list[str]:
+    return [sys.executable, "-m", "training", *map(str, arguments)]
+
+
+def run(*arguments: str | Path | int, code: int = 0) -> str:
+    done = subprocess.run(
+        training(*arguments),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, synthetic_dataset: tuple[Path, Path]) -> Path:
+    """A prepared dataset: real images where they are at hand, synthetic lesions elsewhere."""
+    root = tmp_path_factory.mktemp("dataset")
+    images, metadata = synthetic_dataset
+    real = SHARED / "ham10000"
+    if (real / "HAM10000_metadata.csv").exists():
+        table = pd.read_csv(real / "HAM10000_metadata.csv")
+        subset = table.groupby("dx").head(14)
+        images, metadata = root / "images", root / "HAM10000_metadata.csv"
+        images.mkdir()
+        for image_id in subset["image_id"]:
+            shutil.copy(real / "images" / f"{image_id}.jpg", images)
+        subset.to_csv(metadata, index=False)
+    output = root / "prepared"
+    run("prepare", "--images", images, "--metadata", metadata, "--output", output)
+    return output
+
+
+OPTIONS = ("--image-size", 32, "--max-epochs", 2, "--batch-size", 8)
+
+
+@pytest.fixture(scope="module")
+def artifacts(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both hybrids, trained for two short epochs, exported."""
+    root = tmp_path_factory.mktemp("artifacts")
+    for name in ("scratch-densenet121", "scratch-resnet50v2-attention"):
+        folder = root / name
+        run("fit", name, "--data", dataset, "--run", folder, *OPTIONS)
+        run("evaluate", folder, "--data", dataset)
+        run("evaluate", folder, "--data", dataset, "--part", "test")
+        run("export", folder, "--models", root / "models", "--commit", COMMIT)
+    return root
+
+
+def test_the_service_serves_what_was_trained(artifacts: Path, lesion_png: bytes) -> None:
+    settings = Settings(models_dir=artifacts / "models")
+    with TestClient(create_app(settings)) as client:
+        for name, method in (
+            ("cnn_densenet121", "grad-cam"),
+            ("cnn_resnet50v2_attention", "attention"),
+        ):
+            body = client.post(
+                "/predict", params={"model": name}, files={"image": lesion_png}
+            ).json()
+            assert sum(body["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+            assert body["heatmap"]["method"] == method
+            detail = client.get(f"/models/{name}").json()
+            measured = json.loads(
+                (artifacts / _run_of(name) / "evaluation-test" / "metrics.json").read_text()
+            )
+            assert detail["metrics"] == measured
+
+
+def _run_of(name: str) -> str:
+    return name.replace("cnn_", "scratch-").replace("_", "-")
+
+
+def test_evaluation_leaves_figures_and_a_report(artifacts: Path) -> None:
+    folder = artifacts / "scratch-resnet50v2-attention" / "evaluation-test"
+    for name in ("confusion_matrix.png", "curves.png", "heatmaps.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+        assert name in (folder / "report.md").read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (
+        f"| accuracy | {metrics['accuracy']['value']:.4f} |" in (folder / "report.md").read_text()
+    )
+    assert sum(map(sum, metrics["confusion_matrix"])) == metrics["num_images"]
+
+
+def test_history_has_a_line_an_epoch(artifacts: Path) -> None:
+    history = read_history(artifacts / "scratch-densenet121")
+    assert [line["epoch"] for line in history] == [0, 1]
+    assert {"loss", "validation_loss", "validation_accuracy", "learning_rate"} <= set(history[0])
+    assert list((artifacts / "scratch-densenet121" / "tensorboard").glob("events*"))
+
+
+def test_model_card_tells_the_manifests_truth(artifacts: Path) -> None:
+    from app.domain.manifest import read_manifest
+
+    folder = artifacts / "models" / "cnn_densenet121" / "1"
+    manifest, _ = read_manifest(folder)
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert card == model_card(manifest.model_copy(update={"files": {}}))
+    for words in ("Not a medical device", "CC BY-NC", "not calibrated", manifest.git_commit):
+        assert words in card
+
+
+def test_verify_accepts_the_artifact_and_names_what_was_changed(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cnn_densenet121" / "1"
+    shutil.copytree(artifacts / "models" / "cnn_densenet121" / "1", folder)
+    assert "intact" in run("verify", folder)
+    (folder / "MODEL_CARD.md").write_text("better than it is")
+    assert "MODEL_CARD.md" in " ".join(run("verify", folder, code=1).split())
+
+
+def test_a_published_version_is_not_overwritten(artifacts: Path) -> None:
+    run_folder = artifacts / "scratch-densenet121"
+    output = run("export", run_folder, "--models", artifacts / "models", "--commit", COMMIT, code=1)
+    assert "never changes" in output
+
+
+def test_commands_refuse_what_does_not_fit(artifacts: Path, dataset: Path, tmp_path: Path) -> None:
+    other = artifacts / "scratch-densenet121"
+    changed = ("--image-size", 64, "--max-epochs", 2, "--batch-size", 8)
+    text = run("fit", "scratch-densenet121", "--data", dataset, "--run", other, *changed, code=1)
+    assert "another recipe" in " ".join(text.split())
+    text = run(
+        "fit", "paper-densenet121", "--data", dataset, "--run", tmp_path / "p", *OPTIONS, code=1
+    )
+    assert "--protocol paper" in " ".join(text.split())
+    assert "no run folder" in run("evaluate", tmp_path, "--data", dataset, code=1)
+
+
+def test_a_killed_run_resumes_and_takes_the_same_number_of_steps(
+    dataset: Path, artifacts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    arguments = (
+        ("fit", "scratch-densenet121", "--data", dataset, "--run", folder)
+        + OPTIONS
+        + ("--checkpoint-seconds", 0)
+    )
+    process = subprocess.Popen(
+        training(*arguments), cwd=REPOSITORY, stderr=subprocess.DEVNULL, env=os.environ
+    )
+    state = folder / "state.json"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if state.exists() and json.loads(state.read_text())["progress"]["step"] >= 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    killed_at = json.loads(state.read_text())["progress"]
+    assert killed_at["step"] >= 2
+    assert not (folder / "result.json").exists()
+
+    run(*arguments)
+    result = json.loads((folder / "result.json").read_text())
+    untouched = json.loads((artifacts / "scratch-densenet121" / "result.json").read_text())
+    assert result["steps"] == untouched["steps"] > killed_at["step"]
+    assert result["epochs"] == untouched["epochs"] == 2
+    assert [line["epoch"] for line in read_history(folder)] == [0, 1]
+    assert len(list(folder.glob("state-*"))) == 1

@@ -1,0 +1,61 @@
+"""The rules that end, slow down and switch a run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from training.config import Backbone, Recipe, Stage
+from training.progress import Progress, after_epoch, is_finished, start
+
+RECIPE = Recipe(
+    name="x",
+    backbone=Backbone.DENSENET121,
+    attention=False,
+    stages=(Stage(64, 20, 1e-3), Stage(128, 3, 1e-4)),
+    early_stopping_patience=4,
+    plateau_patience=2,
+    plateau_factor=0.2,
+)
+
+
+def run(losses: list[float], accuracies: list[float] | None = None) -> list[Progress]:
+    states = [start(RECIPE)]
+    for loss, accuracy in zip(losses, accuracies or [0.5] * len(losses), strict=True):
+        states.append(
+            after_epoch(states[-1], RECIPE, validation_loss=loss, validation_accuracy=accuracy)
+        )
+    return states
+
+
+def test_plateau_lowers_the_rate_and_improvement_does_not() -> None:
+    rates = [s.learning_rate for s in run([1.0, 0.9, 0.9, 0.95, 0.8])]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 2e-4, 2e-4])
+
+
+def test_early_stopping_moves_to_the_next_stage_with_its_own_rate_and_best() -> None:
+    state = run([1.0, 2.0, 2.0, 2.0, 2.0], [0.9] * 5)[-1]
+    assert (state.stage, state.stage_epoch, state.epoch) == (1, 0, 5)
+    assert state.learning_rate == 1e-4
+    assert state.best_accuracy < 0
+    assert not is_finished(state, RECIPE)
+
+
+def test_a_stage_ends_at_its_last_epoch_and_the_last_stage_ends_the_run() -> None:
+    losses = [1.0 - 0.01 * i for i in range(23)]
+    states = run(losses)
+    assert [s.stage for s in states[19:21]] == [0, 1]
+    assert is_finished(states[23], RECIPE)
+    assert not is_finished(states[22], RECIPE)
+
+
+def test_best_accuracy_keeps_its_epoch_through_the_end() -> None:
+    losses = [1.0 - 0.01 * i for i in range(23)]
+    accuracies = [0.99] * 20 + [0.6, 0.8, 0.7]
+    final = run(losses, accuracies)[-1]
+    assert (final.best_accuracy, final.best_epoch) == (0.8, 21)
+
+
+def test_state_survives_json() -> None:
+    for state in (start(RECIPE), replace(start(RECIPE), step=7, best_loss=0.25, seconds=3.5)):
+        assert Progress.from_json(json.loads(json.dumps(state.to_json()))) == state

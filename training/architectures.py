@@ -1,0 +1,93 @@
+"""The paper's hybrids (figures 1 and 2) as functional Keras models.
+
+```
+image [0,1] ─┬─ DenseNet121 | ResNet50V2 ── (x attention) ── backbone_maps ── average pool ─┐
+             └─ 3 x (Conv 3x3, ReLU, BatchNorm, MaxPool) ── average pool | flatten ─────────┤
+   probabilities ── softmax ── logits 7 ── Dropout 0.3 ── 256 ── Dropout 0.5 ── 512 ── features
+```
+"""
+
+from typing import Final
+
+import keras
+from keras import layers
+
+from app.domain.labels import NUM_CLASSES
+from training.config import Backbone, CnnReduction, Recipe
+
+CNN_FILTERS: Final = (64, 128, 256)
+HEAD_UNITS: Final = (512, 256)
+HEAD_DROPOUT: Final = (0.5, 0.3)
+
+# Names of the layers that export and tests look up.
+BACKBONE_MAPS: Final = "backbone_maps"
+ATTENTION: Final = "attention"
+FEATURES: Final = "features"
+HEAD_LAYERS: Final = ("head_1", "head_2", "logits")
+
+_APPLICATIONS: Final = {
+    Backbone.DENSENET121: keras.applications.DenseNet121,
+    Backbone.RESNET50V2: keras.applications.ResNet50V2,
+}
+
+
+def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
+    """Build a recipe's network with initial weights.
+
+    Args:
+        recipe: Which hybrid, with which parts.
+        image_size: Side of the square input in pixels.
+
+    Returns:
+        (batch, image_size, image_size, 3) float32 in [0, 1] -> logits (batch, 7) float32.
+        `head_1`'s input is the layer `features`, of which the first values are the average
+        of the layer `backbone_maps`.
+
+    Raises:
+        ValueError: The backbone's weights do not fit.
+        OSError: The backbone's weights cannot be read or downloaded.
+    """
+    image = keras.Input((image_size, image_size, 3), name="image")
+    maps = _backbone_maps(recipe, image)
+    if recipe.attention:
+        weights = layers.Conv2D(1, 1, activation="sigmoid", name=ATTENTION)(maps)
+        maps = layers.Multiply(name=BACKBONE_MAPS)([maps, weights])
+    else:
+        maps = layers.Identity(name=BACKBONE_MAPS)(maps)
+    parts = [layers.GlobalAveragePooling2D(name="backbone_pool")(maps)]
+    if recipe.cnn_path:
+        parts.append(_cnn_path(image, recipe.cnn_reduction))
+        features = layers.Concatenate(name=FEATURES)(parts)
+    else:
+        features = layers.Identity(name=FEATURES)(parts[0])
+
+    x = features
+    for name, units, rate in zip(HEAD_LAYERS[:2], HEAD_UNITS, HEAD_DROPOUT, strict=True):
+        x = layers.Dense(units, activation="relu", name=name)(x)
+        x = layers.Dropout(rate, name=f"{name}_dropout")(x)
+    # float32 under any dtype policy, so that the loss does not overflow.
+    logits = layers.Dense(NUM_CLASSES, name=HEAD_LAYERS[2], dtype="float32")(x)
+    return keras.Model(image, logits, name=recipe.name)
+
+
+def _backbone_maps(recipe: Recipe, image: keras.KerasTensor) -> keras.KerasTensor:
+    weights = None if recipe.backbone_weights == "none" else recipe.backbone_weights
+    backbone = _APPLICATIONS[recipe.backbone](
+        include_top=False, weights=weights, input_tensor=image
+    )
+    for layer in backbone.layers[: recipe.frozen_layers]:
+        layer.trainable = False
+    return backbone.output
+
+
+def _cnn_path(image: keras.KerasTensor, reduction: CnnReduction) -> keras.KerasTensor:
+    x = image
+    for block, filters in enumerate(CNN_FILTERS, start=1):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"cnn_{block}_conv")(
+            x
+        )
+        x = layers.BatchNormalization(name=f"cnn_{block}_norm")(x)
+        x = layers.MaxPooling2D(2, name=f"cnn_{block}_pool")(x)
+    if reduction is CnnReduction.FLATTEN:
+        return layers.Flatten(name="cnn_flatten")(x)
+    return layers.GlobalAveragePooling2D(name="cnn_pool")(x)

@@ -1,0 +1,234 @@
+"""The command line of training: prepare -> fit -> evaluate -> export -> verify."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+# TensorFlow's start-up notices would bury the progress bars.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from app.domain.errors import ArtifactError
+from training.config import CnnReduction, Protocol, Recipe
+from training.prepare import DatasetError, Part, load_prepared
+from training.prepare import prepare as prepare_data
+from training.recipes.catalog import RECIPES
+
+SPLIT_SEED = 20180814
+"""Of the published splits: the day the HAM10000 paper appeared."""
+
+_MAX_PROBLEMS_SHOWN = 50
+
+app = typer.Typer(
+    help="Make DermHybrid's models from HAM10000. Research software, not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+DataOption = Annotated[Path, typer.Option("--data", help="Folder that `prepare` wrote.")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+
+
+@app.command()
+def prepare(
+    images: Annotated[
+        list[Path],
+        typer.Option(help="Image folder; repeat for parts 1 and 2.", exists=True, file_okay=False),
+    ],
+    metadata: Annotated[Path, typer.Option(help="HAM10000_metadata.csv.")],
+    output: Annotated[Path, typer.Option(help="Folder to make.")],
+    protocol: Annotated[Protocol, typer.Option(help="How to split.")] = Protocol.LESION,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = SPLIT_SEED,
+) -> None:
+    """Check the data, split it 64/16/20 and write it as one array."""
+    with _refusals(), _bar("images") as report:
+        data = prepare_data(images, metadata, output, protocol, seed, report)
+    typer.echo(f"{output}: {len(data.table)} images, fingerprint {data.fingerprint}")
+
+
+@app.command()
+def fit(  # noqa: PLR0913  every option is one of the recipe's
+    recipe: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+    data: DataOption,
+    run: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one is resumed.")],
+    cnn_reduction: Annotated[CnnReduction | None, typer.Option(help="Pool or flatten.")] = None,
+    cnn_path: Annotated[bool | None, typer.Option(help="Have the custom CNN path.")] = None,
+    attention: Annotated[bool | None, typer.Option(help="Have attention.")] = None,
+    augmentation: Annotated[bool | None, typer.Option(help="Distort training images.")] = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="imagenet, none, or a weights file.")
+    ] = None,
+    frozen_layers: Annotated[
+        int | None, typer.Option(min=0, help="First layers that are not trained.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=32, help="One stage at this size instead of the recipe's.")
+    ] = None,
+    max_epochs: Annotated[int | None, typer.Option(min=1, help="Of each stage, at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Least time between two checkpoints.")
+    ] = 120.0,
+) -> None:
+    """Train a recipe, or resume it where it was stopped."""
+    with _refusals():
+        if recipe not in RECIPES:
+            raise typer.BadParameter(f"no recipe {recipe!r}; expected one of {list(RECIPES)}")
+        chosen = _override(
+            RECIPES[recipe],
+            image_size,
+            max_epochs,
+            cnn_reduction=cnn_reduction,
+            cnn_path=cnn_path,
+            attention=attention,
+            augmentation=augmentation,
+            backbone_weights=backbone_weights,
+            frozen_layers=frozen_layers,
+            batch_size=batch_size,
+        )
+        prepared = load_prepared(data)
+        from training.fit import fit as fit_recipe
+        from training.progress import Progress as RunProgress
+
+        with _bar("steps") as report:
+
+            def report_step(progress: RunProgress, steps: int, loss: float) -> None:
+                stage = chosen.stages[progress.stage]
+                name = f"epoch {progress.epoch + 1}, {stage.image_size} px, loss {loss:.3f}"
+                report(progress.step, steps, name)
+
+            result = fit_recipe(
+                chosen,
+                prepared,
+                run,
+                checkpoint_seconds=checkpoint_seconds,
+                report_step=report_step,
+            )
+    typer.echo(
+        f"{run}: {result.steps} steps, best validation accuracy "
+        f"{result.best_validation_accuracy:.4f} after epoch {result.best_epoch + 1}"
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: DataOption,
+    part: Annotated[
+        Part, typer.Option(help="Part to measure; the test part once per recipe.")
+    ] = Part.VALIDATION,
+) -> None:
+    """Measure a finished run; write figures, numbers and a report into its folder."""
+    with _refusals():
+        from training.evaluate import evaluate as evaluate_run
+        from training.evaluate import evaluation_folder
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            metrics = evaluate_run(run, prepared, part, report)
+    typer.echo(
+        f"{evaluation_folder(run, part)}: accuracy {metrics.accuracy.value:.4f} "
+        f"({metrics.accuracy.low:.4f} to {metrics.accuracy.high:.4f}), balanced accuracy "
+        f"{metrics.balanced_accuracy.value:.4f}"
+    )
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    models: Annotated[Path, typer.Option(help="Folder of all artifacts.")] = Path("models"),
+    version: Annotated[int, typer.Option(min=1, help="Of the new artifact.")] = 1,
+    part: Annotated[Part, typer.Option(help="Whose figures the card shows.")] = Part.TEST,
+    commit: Annotated[
+        str | None, typer.Option(help="Commit of this code, outside of a clean checkout.")
+    ] = None,
+) -> None:
+    """Write the SavedModel, its manifest and its model card."""
+    with _refusals():
+        from training.export import checkout_commit
+        from training.export import export as export_run
+
+        commit = commit or checkout_commit(Path(__file__).resolve().parent.parent)
+        folder = export_run(run, models, version, part=part, git_commit=commit)
+    typer.echo(str(folder))
+
+
+@app.command()
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="models/NAME/VERSION.", exists=True)],
+) -> None:
+    """Check an artifact's manifest, every byte of it, and its golden example."""
+    with _refusals():
+        from training.export import verify as verify_artifact
+
+        manifest = verify_artifact(artifact.resolve())
+    typer.echo(f"{artifact}: {manifest.name} version {manifest.version} is intact")
+
+
+def _override(
+    recipe: Recipe, image_size: int | None, max_epochs: int | None, **fields: object
+) -> Recipe:
+    """A recipe with the options that were given in place of its own."""
+    stages = recipe.stages
+    if image_size is not None:
+        stages = (dataclasses.replace(stages[-1], image_size=image_size),)
+    if max_epochs is not None:
+        stages = tuple(dataclasses.replace(s, max_epochs=max_epochs) for s in stages)
+    given = {name: value for name, value in fields.items() if value is not None}
+    if given.get("backbone_weights") == "none":
+        given.setdefault("frozen_layers", 0)
+    return dataclasses.replace(recipe, stages=stages, **given)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn expected failures into a message and exit status 1."""
+    from training.export import ExportError
+    from training.fit import RunError
+
+    try:
+        yield
+    except DatasetError as error:
+        console.print(f"[red]{error}", highlight=False)
+        for problem in error.problems[:_MAX_PROBLEMS_SHOWN]:
+            console.print(f"  {problem}", highlight=False, markup=False)
+        hidden = len(error.problems) - _MAX_PROBLEMS_SHOWN
+        if hidden > 0:
+            console.print(f"  ... and {hidden} more")
+        raise typer.Exit(1) from error
+    except (RunError, ExportError, ArtifactError, ValueError, OSError) as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error; called with (done, total, description)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(unit, total=None)
+
+        def report(done: int, total: int, description: str = unit) -> None:
+            progress.update(task, completed=done, total=total, description=description)
+
+        yield report

@@ -1,0 +1,164 @@
+"""What a training run is: a frozen `Recipe`; an ablation is `replace(BASE, attention=False)`.
+
+Knows nothing of TensorFlow, so that recipes can be read and checked anywhere.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+PAPER_FROZEN_LAYERS = 100
+"""Layers of a pre-trained backbone that stay as they are (the paper, section III.D)."""
+
+
+class Backbone(StrEnum):
+    """The pre-trainable half of a hybrid, by its name in `keras.applications`."""
+
+    DENSENET121 = "DenseNet121"
+    RESNET50V2 = "ResNet50V2"
+
+
+class CnnReduction(StrEnum):
+    """How the custom CNN path's 28x28x256 maps become a vector (ADR-0002)."""
+
+    POOL = "pool"
+    FLATTEN = "flatten"
+
+
+class Precision(StrEnum):
+    """Keras dtype policies: half-precision arithmetic, float32 variables."""
+
+    FLOAT32 = "float32"
+    MIXED_FLOAT16 = "mixed_float16"
+    MIXED_BFLOAT16 = "mixed_bfloat16"
+
+
+class Protocol(StrEnum):
+    """How images are divided into train / validation / test, 64/16/20."""
+
+    PAPER = "paper"
+    """Stratified by class; a lesion's photographs may fall into several parts."""
+
+    LESION = "lesion"
+    """Stratified by class, all photographs of a lesion in one part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of training at one image size (progressive resizing).
+
+    Attributes:
+        image_size: Side of the square input in pixels.
+        max_epochs: Passes over the training part, at most.
+        learning_rate: Adam's step size at the stage's start.
+    """
+
+    image_size: int
+    max_epochs: int
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        # A backbone halves the image five times.
+        if self.image_size < 32:
+            raise ValueError(f"image_size must be at least 32 pixels, received {self.image_size}.")
+        if self.max_epochs < 1:
+            raise ValueError(f"max_epochs must be at least 1, received {self.max_epochs}.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, received {self.learning_rate}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides a run's outcome, beside the data.
+
+    The defaults are the paper's (sections III.B to III.E).
+
+    Attributes:
+        name: The model's name, as in `models/<name>/`.
+        backbone: Network beside the custom CNN path.
+        attention: Weigh the backbone's maps by a 1x1 convolution with a sigmoid.
+        cnn_path: Have the custom CNN path at all.
+        cnn_reduction: Pool or flatten that path's maps.
+        backbone_weights: "imagenet" (Keras downloads them), "none", or a weights file.
+        frozen_layers: The backbone's first layers that are not trained.
+        augmentation: Distort training images on the fly.
+        stages: Image sizes, one after the other; the last is what the model is judged at.
+        batch_size: Images a step.
+        class_weight_exponent: 1 weighs classes by inverse frequency as the paper does, 0 not
+            at all, 0.5 by the inverse square root.
+        early_stopping_patience: Epochs without a better validation loss that end a stage.
+        plateau_patience: Epochs without a better validation loss that lower the rate.
+        plateau_factor: What the rate is then multiplied by.
+        precision: Keras dtype policy.
+        protocol: The split that the run is made for.
+        seed: Of initial weights, order of images, augmentation and dropout.
+    """
+
+    name: str
+    backbone: Backbone
+    attention: bool
+    cnn_path: bool = True
+    cnn_reduction: CnnReduction = CnnReduction.POOL
+    backbone_weights: str = "imagenet"
+    frozen_layers: int = PAPER_FROZEN_LAYERS
+    augmentation: bool = True
+    stages: tuple[Stage, ...] = (Stage(image_size=224, max_epochs=50, learning_rate=1e-4),)
+    batch_size: int = 32
+    class_weight_exponent: float = 1.0
+    early_stopping_patience: int = 10
+    plateau_patience: int = 5
+    plateau_factor: float = 0.2
+    precision: Precision = Precision.FLOAT32
+    protocol: Protocol = Protocol.LESION
+    seed: int = 20180814
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot train or would not mean what they say."""
+        if not self.stages:
+            raise ValueError("A recipe needs at least one stage.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, received {self.batch_size}.")
+        if self.backbone_weights == "none" and self.frozen_layers:
+            raise ValueError(
+                f"frozen_layers={self.frozen_layers} with backbone_weights='none' would keep "
+                "random weights for ever; use frozen_layers=0."
+            )
+        sizes = {stage.image_size for stage in self.stages}
+        if self.cnn_path and self.cnn_reduction is CnnReduction.FLATTEN and len(sizes) > 1:
+            raise ValueError(
+                "cnn_reduction='flatten' ties the head to one image size; received stages at "
+                f"{sorted(sizes)} pixels."
+            )
+
+    @property
+    def title(self) -> str:
+        """The hybrid's name in the paper's manner."""
+        title = f"CNN-{self.backbone}" if self.cnn_path else str(self.backbone)
+        return f"{title} with attention" if self.attention else title
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Recipe":
+        """Rebuild a recipe from `to_json`'s output.
+
+        Raises:
+            TypeError: A field is unknown or missing.
+            ValueError: A value is out of range.
+        """
+        return cls(
+            **{
+                **values,
+                "backbone": Backbone(values["backbone"]),
+                "cnn_reduction": CnnReduction(values["cnn_reduction"]),
+                "precision": Precision(values["precision"]),
+                "protocol": Protocol(values["protocol"]),
+                "stages": tuple(Stage(**stage) for stage in values["stages"]),
+            }
+        )

@@ -1,0 +1,131 @@
+"""tf.data pipelines over a prepared dataset; an epoch's order depends on the seed alone.
+
+```
+images.npy -> one array at the stage's size -> shuffled rows -> batches -> augmented, [0, 1]
+```
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from app.domain.images import MODEL_INPUT_SIZE, RgbImage, resize
+from app.domain.labels import NUM_CLASSES
+from training.augment import PAPER_RANGES, augment
+from training.prepare import Part, PreparedData
+
+_RESIZE_CHUNK: Final = 512
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One part of the data at one image size, in memory.
+
+    Attributes:
+        images: (num_images, size, size, 3) uint8.
+        labels: (num_images,) int64 class indices.
+    """
+
+    images: RgbImage
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.labels)
+
+
+def load_examples(data: PreparedData, part: Part, image_size: int) -> Examples:
+    """Read a part, resized from the model input when the stage is smaller or larger."""
+    rows = data.rows(part)
+    if image_size == MODEL_INPUT_SIZE:
+        return Examples(data.images[rows], data.labels(rows))
+    images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
+    for start in range(0, len(rows), _RESIZE_CHUNK):
+        chunk = rows[start : start + _RESIZE_CHUNK]
+        for offset, pixels in enumerate(data.images[chunk]):
+            images[start + offset] = resize(pixels, image_size)
+    return Examples(images, data.labels(rows))
+
+
+def class_weights(labels: npt.NDArray[np.int64], exponent: float) -> npt.NDArray[np.float32]:
+    """Weight of each class in the loss, with mean 1 over the images.
+
+    Args:
+        labels: (num_images,) int64 of the training part.
+        exponent: 1 gives n / (num_classes * n_class), the "balanced" rule of King and Zeng
+            (2001) up to scale; 0 gives all ones.
+
+    Returns:
+        (7,) float32; 0 for a class without images.
+    """
+    counts = np.bincount(labels, minlength=NUM_CLASSES).astype(np.float64)
+    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -exponent, 0.0)
+    return np.asarray(weights / (weights * counts).sum() * counts.sum(), np.float32)
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Batches that cover every image once, the last one smaller."""
+    return -(-num_images // batch_size)
+
+
+def training_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first_step: int,
+    weights: npt.NDArray[np.float32],
+    augmentation: bool,
+) -> tf.data.Dataset:
+    """The batches of one epoch from `first_step` on, the same at every call.
+
+    Args:
+        examples: The training part.
+        batch_size: Images a step.
+        seed: Of order and augmentation.
+        epoch: Counted from 0 over all stages.
+        first_step: Steps of this epoch that were already taken.
+        weights: (7,) float32 by class.
+        augmentation: Distort, or only rescale.
+
+    Returns:
+        Batches of (images (batch, size, size, 3) float32 in [0, 1], one-hot labels
+        (batch, 7) float32, sample weights (batch,) float32).
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+    num_steps = steps_per_epoch(len(examples), batch_size)
+    size = examples.images.shape[1]
+
+    def gather(step: np.int64) -> tuple[RgbImage, npt.NDArray[np.int64]]:
+        rows = order[step * batch_size : (step + 1) * batch_size]
+        return examples.images[rows], examples.labels[rows]
+
+    def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(gather, [step], [tf.uint8, tf.int64])
+        images = tf.cast(tf.ensure_shape(images, [None, size, size, 3]), tf.float32) / 255.0
+        labels = tf.ensure_shape(labels, [None])
+        if augmentation:
+            # A seed of its own for every step of the run.
+            seeds = tf.stack([seed + epoch, tf.cast(step, tf.int32)])
+            images = augment(images, seeds, PAPER_RANGES)
+        return images, tf.one_hot(labels, NUM_CLASSES), tf.gather(weights, labels)
+
+    return (
+        tf.data.Dataset.range(first_step, num_steps)
+        .map(load, num_parallel_calls=2, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
+    """All images in order: (images float32 in [0, 1], one-hot labels float32)."""
+    dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
+    return (
+        dataset.batch(batch_size)
+        .map(lambda x, y: (tf.cast(x, tf.float32) / 255.0, tf.one_hot(y, NUM_CLASSES)))
+        .prefetch(tf.data.AUTOTUNE)
+    )

@@ -1,0 +1,187 @@
+"""Make an artifact of a finished and measured run, and check one that exists.
+
+The folder appears whole, verified and reproducing its golden example, or not at all.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from app.domain.golden import check_golden, golden_input
+from app.domain.heatmaps import encode_png
+from app.domain.images import RgbImage
+from app.domain.labels import CLASS_INDEX, LABELS
+from app.domain.manifest import (
+    MODEL_CARD_NAME,
+    GoldenExample,
+    InputSpec,
+    Manifest,
+    Metrics,
+    Training,
+    file_sha256,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from training.evaluate import evaluation_folder, load_graph
+from training.fit import read_result, read_run_owner
+from training.inference_graph import SIGNATURE, InferenceGraph
+from training.prepare import Part
+from training.report import DATA_TERMS, model_card
+from training.synthetic import draw_lesion
+
+GOLDEN_TOLERANCE: Final = 1e-3
+"""float32 on another processor moves probabilities by about 1e-5; other weights by more."""
+
+_GOLDEN_SEED: Final = 1
+
+
+class ExportError(Exception):
+    """An artifact that cannot be made as asked."""
+
+
+def export(run: Path, models: Path, version: int, *, part: Part, git_commit: str) -> Path:
+    """Write `models/<name>/<version>/`.
+
+    Args:
+        run: A finished run's folder, measured on `part`.
+        models: Folder of all artifacts.
+        version: Of the new one.
+        part: Whose figures the manifest and the card show.
+        git_commit: 40 hexadecimal digits.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        ExportError: It exists, or the run was not measured on `part`.
+    """
+    owner = read_run_owner(run)
+    output = models / owner.recipe.name / str(version)
+    if output.exists():
+        raise ExportError(f"{output} exists; a published version never changes. Take a new one.")
+    measured = evaluation_folder(run, part) / "metrics.json"
+    if not measured.exists():
+        raise ExportError(
+            f"{measured} is missing; run `python -m training evaluate {run} --part {part}`."
+        )
+    graph = load_graph(run)
+    result = read_result(run)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
+    # The loader compares folder names with the manifest, so the scratch folder has them too.
+    folder = scratch / owner.recipe.name / str(version)
+    try:
+        save_graph(graph, folder)
+        golden = _write_golden(graph, folder)
+        manifest = Manifest(
+            name=owner.recipe.name,
+            version=version,
+            title=owner.recipe.title,
+            classes=list(LABELS),
+            input=InputSpec(),
+            num_parameters=graph.num_parameters,
+            has_attention=graph.has_attention,
+            git_commit=git_commit,
+            training=Training(
+                recipe=owner.recipe.to_json(),
+                protocol=owner.recipe.protocol.value,
+                data_fingerprint=owner.data_fingerprint,
+                split_seed=owner.split_seed,
+                steps=result.steps,
+                epochs=result.epochs,
+                seconds=result.seconds,
+                hardware=result.hardware,
+            ),
+            metrics=Metrics.model_validate_json(measured.read_bytes()),
+            golden_example=golden,
+            license=f"CC BY-NC 4.0, from the data: {DATA_TERMS}",
+            files={},
+        )
+        (folder / MODEL_CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
+        files = {
+            path.relative_to(folder).as_posix(): file_sha256(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        write_manifest(folder, manifest.model_copy(update={"files": files}))
+        verify(folder)
+        folder.rename(output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return output
+
+
+def verify(directory: Path) -> Manifest:
+    """Check an artifact's manifest, every byte of it, and its golden example.
+
+    Raises:
+        ArtifactError: Something is wrong; the message names the file.
+    """
+    manifest, _ = read_manifest(directory)
+    verify_files(directory, manifest)
+    loaded = tf.saved_model.load(str(directory))
+    image = tf.constant(golden_input(directory, manifest))
+    outputs = loaded.signatures[SIGNATURE](image=image)
+    check_golden(directory, manifest, {name: v.numpy() for name, v in outputs.items()})
+    return manifest
+
+
+def checkout_commit(checkout: Path) -> str:
+    """The commit that a clean git checkout is at.
+
+    Raises:
+        ExportError: No checkout, or `app/` or `training/` differ from the commit: the
+            artifact could not be traced to the code that made it.
+    """
+    try:
+        commit = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--", "app", "training")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ExportError(
+            f"{checkout} is no git checkout; name the code's commit with --commit."
+        ) from error
+    if changed:
+        raise ExportError(
+            "app/ or training/ differ from the commit; commit them first, or name the commit "
+            f"that holds this code with --commit:\n{changed}"
+        )
+    return commit
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603  fixed words
+        ["git", "-C", str(checkout), *arguments],  # noqa: S607
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def save_graph(graph: InferenceGraph, folder: Path) -> None:
+    """Write a graph as SavedModel with the contract's one signature."""
+    tf.saved_model.save(graph, str(folder), signatures={SIGNATURE: graph.serve})
+    assets = folder / "assets"
+    if not any(assets.iterdir()):
+        assets.rmdir()  # git does not keep empty folders
+
+
+def _write_golden(graph: InferenceGraph, folder: Path) -> GoldenExample:
+    """Draw the golden picture and ask the graph in memory, not the file under test."""
+    picture = draw_lesion(_GOLDEN_SEED, CLASS_INDEX["mel"], 224, 224)
+    golden = GoldenExample(probabilities=[0.0] * len(LABELS), tolerance=GOLDEN_TOLERANCE)
+    (folder / golden.file).write_bytes(encode_png(picture))
+    image: RgbImage = picture[None]
+    probabilities: npt.NDArray[np.float32] = graph.serve(tf.constant(image))[
+        "probabilities"
+    ].numpy()
+    return golden.model_copy(
+        update={"probabilities": [float(p) for p in probabilities[0].astype(np.float64)]}
+    )

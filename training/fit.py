@@ -1,0 +1,376 @@
+"""Train a recipe; a run killed at any moment goes on from its last checkpoint.
+
+```
+RUN/
+    recipe.json      what is trained; a run folder belongs to one recipe and one dataset
+    state.json       progress, and the name of the checkpoint that belongs to it
+    state-<step>/    weights and optimizer
+    best.weights.h5  weights of the last stage's best validation accuracy: the result
+    history.jsonl    a line an epoch
+    tensorboard/     the same figures for TensorBoard
+    result.json      written last, when the run is finished
+```
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import tensorflow as tf
+
+from training.architectures import build_hybrid
+from training.config import Precision, Recipe
+from training.data import (
+    class_weights,
+    evaluation_batches,
+    load_examples,
+    steps_per_epoch,
+    training_batches,
+)
+from training.prepare import Part, PreparedData
+from training.progress import Progress, after_epoch, is_finished, start
+
+BEST_WEIGHTS: Final = "best.weights.h5"
+CHECKPOINT_SECONDS: Final = 120.0
+"""A kill loses at most this much work; writing a checkpoint takes about a second."""
+
+logger = logging.getLogger(__name__)
+
+
+class RunError(Exception):
+    """A run folder that cannot be used as asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        steps: Optimizer steps over all stages.
+        epochs: Epochs over all stages.
+        best_epoch: Whose weights are in `best.weights.h5`.
+        best_validation_accuracy: Of that epoch.
+        seconds: Spent training.
+        hardware: What the run's last process trained on, in words.
+    """
+
+    steps: int
+    epochs: int
+    best_epoch: int
+    best_validation_accuracy: float
+    seconds: float
+    hardware: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOwner:
+    """What a run folder belongs to.
+
+    Attributes:
+        recipe: What is trained.
+        data_fingerprint: SHA-256 of the dataset.
+        split_seed: Of its split.
+    """
+
+    recipe: Recipe
+    data_fingerprint: str
+    split_seed: int
+
+
+def fit(
+    recipe: Recipe,
+    data: PreparedData,
+    run: Path,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    report_step: Callable[[Progress, int, float], None] = lambda _progress, _steps, _loss: None,
+) -> RunResult:
+    """Train until the recipe is done, from the start or from where the run was killed.
+
+    Args:
+        recipe: What to train.
+        data: A dataset prepared for the recipe's protocol.
+        run: The run's folder; made if missing.
+        checkpoint_seconds: Least time between two checkpoints within an epoch.
+        report_step: Called after each step with (progress, steps of the epoch, mean loss).
+
+    Returns:
+        The result, also written to `result.json`.
+
+    Raises:
+        RunError: The folder belongs to another recipe or dataset, or the data was split
+            by another protocol.
+    """
+    if data.protocol is not recipe.protocol:
+        raise RunError(
+            f"The recipe wants protocol {recipe.protocol}, {data.directory} was split by "
+            f"{data.protocol}. Run `python -m training prepare --protocol {recipe.protocol}`."
+        )
+    _claim(run, recipe, data)
+    progress = _read_progress(run) or start(recipe)
+    keras.utils.set_random_seed(recipe.seed)
+    keras.mixed_precision.set_global_policy(recipe.precision.value)
+    strategy = choose_strategy()
+    try:
+        while not is_finished(progress, recipe):
+            progress = _run_stage(
+                recipe, data, run, progress, strategy, checkpoint_seconds, report_step
+            )
+    finally:
+        keras.mixed_precision.set_global_policy(Precision.FLOAT32.value)
+    return read_result(run)
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """All GPUs of the machine in step where there are several, else the default device."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(len(gpus))])
+    return tf.distribute.get_strategy()
+
+
+def describe_hardware() -> str:
+    """The devices that TensorFlow trains on, in words."""
+    gpus = [
+        str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    if gpus:
+        return ", ".join(gpus)
+    return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+
+
+def _claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
+    """Bind a folder to a recipe and a dataset, or check that it is."""
+    run.mkdir(parents=True, exist_ok=True)
+    owner = RunOwner(recipe, data.fingerprint, data.seed)
+    path = run / "recipe.json"
+    if not path.exists():
+        values = {
+            "recipe": recipe.to_json(),
+            "data_fingerprint": owner.data_fingerprint,
+            "seed": owner.split_seed,
+        }
+        _write_atomically(path, json.dumps(values, indent=2) + "\n")
+    elif read_run_owner(run) != owner:
+        raise RunError(f"{run} holds a run of another recipe or dataset; name another folder.")
+
+
+def read_run_owner(run: Path) -> RunOwner:
+    """The recipe and dataset that a run folder belongs to.
+
+    Raises:
+        RunError: It is no run folder.
+    """
+    try:
+        values = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{run} is no run folder: {error}") from error
+    return RunOwner(Recipe.from_json(values["recipe"]), values["data_fingerprint"], values["seed"])
+
+
+def _run_stage(
+    recipe: Recipe,
+    data: PreparedData,
+    run: Path,
+    progress: Progress,
+    strategy: tf.distribute.Strategy,
+    checkpoint_seconds: float,
+    report_step: Callable[[Progress, int, float], None],
+) -> Progress:
+    """Train one stage to its end."""
+    stage = progress.stage
+    image_size = recipe.stages[stage].image_size
+    train = load_examples(data, Part.TRAIN, image_size)
+    validation = evaluation_batches(
+        load_examples(data, Part.VALIDATION, image_size), recipe.batch_size
+    )
+    with strategy.scope():
+        model = _compile(recipe, image_size)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+    _restore(run, checkpoint)
+    weights = class_weights(train.labels, recipe.class_weight_exponent)
+    num_steps = steps_per_epoch(len(train), recipe.batch_size)
+    while progress.stage == stage:
+        model.optimizer.learning_rate = progress.learning_rate
+        batches = training_batches(
+            train,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            epoch=progress.epoch,
+            first_step=progress.step,
+            weights=weights,
+            augmentation=recipe.augmentation,
+        )
+        keeper = _Keeper(run, checkpoint, progress, num_steps, checkpoint_seconds, report_step)
+        logs = model.fit(batches, epochs=1, verbose=0, callbacks=[keeper]).history
+        loss, accuracy = model.evaluate(validation, verbose=0)
+        progress = _close_epoch(run, recipe, model, keeper.progress_now(), logs, loss, accuracy)
+        _save(run, checkpoint, progress)
+    if is_finished(progress, recipe):
+        _finish(run, model, progress)
+    return progress
+
+
+def _compile(recipe: Recipe, image_size: int) -> keras.Model:
+    model = build_hybrid(recipe, image_size)
+    model.compile(
+        optimizer=keras.optimizers.Adam(recipe.stages[0].learning_rate),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # XLA takes longer to compile these graphs for a CPU than it saves (DESIGN, issue 3).
+        jit_compile=bool(tf.config.list_physical_devices("GPU")),
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Count steps, write checkpoints in mid-epoch, tell the caller."""
+
+    def __init__(
+        self,
+        run: Path,
+        checkpoint: tf.train.Checkpoint,
+        progress: Progress,
+        num_steps: int,
+        checkpoint_seconds: float,
+        report_step: Callable[[Progress, int, float], None],
+    ) -> None:
+        super().__init__()
+        self._run, self._checkpoint = run, checkpoint
+        self._progress, self._num_steps = progress, num_steps
+        self._checkpoint_seconds, self._report_step = checkpoint_seconds, report_step
+        self._started = self._saved = time.monotonic()
+
+    def progress_now(self) -> Progress:
+        """The state with the time spent since this epoch's first step here."""
+        spent = time.monotonic() - self._started
+        return replace(self._progress, seconds=self._progress.seconds + spent)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Advance by one step."""
+        del batch
+        self._progress = replace(self._progress, step=self._progress.step + 1)
+        self._report_step(self._progress, self._num_steps, float((logs or {}).get("loss", 0.0)))
+        if time.monotonic() - self._saved >= self._checkpoint_seconds:
+            _save(self._run, self._checkpoint, self.progress_now())
+            self._saved = time.monotonic()
+
+
+def _close_epoch(
+    run: Path,
+    recipe: Recipe,
+    model: keras.Model,
+    progress: Progress,
+    logs: dict[str, list[float]],
+    loss: float,
+    accuracy: float,
+) -> Progress:
+    """Record an epoch, keep its weights if they are the best, move on."""
+    if accuracy > progress.best_accuracy:
+        scratch = run / f"new-{BEST_WEIGHTS}"
+        model.save_weights(scratch)
+        scratch.replace(run / BEST_WEIGHTS)
+    line = {
+        "epoch": progress.epoch,
+        "stage": progress.stage,
+        "image_size": recipe.stages[progress.stage].image_size,
+        "learning_rate": progress.learning_rate,
+        "loss": logs["loss"][-1],
+        "accuracy": logs["accuracy"][-1],
+        "validation_loss": loss,
+        "validation_accuracy": accuracy,
+        "seconds": round(progress.seconds, 1),
+    }
+    _append_history(run, line)
+    logger.info("epoch finished", extra=line)
+    return after_epoch(progress, recipe, validation_loss=loss, validation_accuracy=accuracy)
+
+
+def _append_history(run: Path, line: dict[str, Any]) -> None:
+    """Add an epoch; one that a kill made the run repeat is replaced."""
+    path = run / "history.jsonl"
+    lines = [entry for entry in read_history(run) if entry["epoch"] < line["epoch"]]
+    text = "".join(json.dumps(entry) + "\n" for entry in [*lines, line])
+    _write_atomically(path, text)
+    with tf.summary.create_file_writer(str(run / "tensorboard")).as_default(step=line["epoch"]):
+        for key, value in line.items():
+            if isinstance(value, float):
+                tf.summary.scalar(key, value)
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """The epochs that a run has completed, oldest first."""
+    path = run / "history.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> None:
+    """Write weights, optimizer and progress; a kill in between leaves the old ones valid."""
+    name = f"state-{progress.epoch}-{progress.step}"
+    folder = run / name
+    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint.write(str(folder / "checkpoint"))
+    _write_atomically(
+        run / "state.json", json.dumps({"checkpoint": name, "progress": progress.to_json()})
+    )
+    for other in run.glob("state-*"):
+        if other.name != name:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> None:
+    path = run / "state.json"
+    if path.exists():
+        name = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+        checkpoint.read(str(run / name / "checkpoint")).assert_consumed()
+
+
+def _read_progress(run: Path) -> Progress | None:
+    path = run / "state.json"
+    if not path.exists():
+        return None
+    return Progress.from_json(json.loads(path.read_text(encoding="utf-8"))["progress"])
+
+
+def _finish(run: Path, model: keras.Model, progress: Progress) -> None:
+    result = {
+        "steps": int(model.optimizer.iterations.numpy()),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "best_validation_accuracy": progress.best_accuracy,
+        "seconds": round(progress.seconds, 1),
+        "hardware": describe_hardware(),
+    }
+    _write_atomically(run / "result.json", json.dumps(result, indent=2) + "\n")
+
+
+def read_result(run: Path) -> RunResult:
+    """The result of a finished run.
+
+    Raises:
+        RunError: The run is not finished.
+    """
+    if not (run / "result.json").exists():
+        raise RunError(f"{run} is not finished; run `python -m training fit` again to resume it.")
+    return RunResult(**json.loads((run / "result.json").read_text(encoding="utf-8")))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.new")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

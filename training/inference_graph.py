@@ -1,0 +1,126 @@
+"""What an artifact computes: all answers and maps of an image in one forward pass.
+
+```
+image uint8 -> /255 -> hybrid -> logits, probabilities, features, (attention)
+                              -> class_activation: Grad-CAM of all seven classes
+```
+
+Grad-CAM weighs the maps that enter the average pooling by the gradient of a class's logit.
+Behind a pooling that gradient is the head's Jacobian at the pooled vector over 49, which
+for two ReLU layers is a product of three matrices: no backward pass through the backbone.
+
+Weights are stored once. Matrices and kernels are stored in half precision and computed with
+in float32; vectors (biases, normalisation) stay in float32.
+"""
+
+from typing import Any, Final
+
+import keras
+import tensorflow as tf
+
+from app.domain.images import MODEL_INPUT_SIZE
+from training.architectures import ATTENTION, BACKBONE_MAPS, FEATURES, HEAD_LAYERS
+
+SIGNATURE: Final = "serving_default"
+
+
+class InferenceGraph(tf.Module):
+    """A trained hybrid, ready to be saved as SavedModel.
+
+    Attributes:
+        has_attention: Whether the outputs hold `attention`.
+        num_parameters: Values in the model, as Keras counts them.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        """Copy a model's weights.
+
+        Args:
+            model: From `build_hybrid` at 224 pixels, under the float32 policy.
+        """
+        super().__init__(name="dermhybrid")
+        names = {layer.name for layer in model.layers}
+        self.has_attention = ATTENTION in names
+        self.num_parameters = int(model.count_params())
+        wanted = [FEATURES, BACKBONE_MAPS, *HEAD_LAYERS]
+        if self.has_attention:
+            wanted.append(ATTENTION)
+        self._view = _Untracked(
+            keras.Model(model.input, {name: model.get_layer(name).output for name in wanted})
+        )
+        self._sources = _Untracked([v for v in model.variables if v.dtype != "uint32"])
+        # Attributes named with a prefix only so that checkpoints list them in order.
+        self.stored = [
+            tf.Variable(_to_stored(v.value), trainable=False, name=f"v{i:04d}")
+            for i, v in enumerate(self._sources.value)
+        ]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3], tf.uint8, name="image")
+        ]
+    )
+    def serve(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Answer a batch.
+
+        Args:
+            image: (batch, 224, 224, 3) uint8 sRGB.
+
+        Returns:
+            logits (batch, 7), probabilities (batch, 7), class_activation (batch, 7, 7, 7) as
+            class, row, column (signed; Grad-CAM is its positive part), features
+            (batch, width), and for attention models attention (batch, 7, 7) in [0, 1];
+            all float32.
+        """
+        values = [tf.cast(v, tf.float32) for v in self.stored]
+        mapping = list(zip(self._sources.value, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            view = self._view.value
+            layers = view(tf.cast(image, tf.float32) / 255.0, training=False)
+            kernels = [_kernel(view, name) for name in HEAD_LAYERS]
+            maps = layers[BACKBONE_MAPS]
+            weights = _channel_weights(layers, kernels, num_channels=maps.shape[-1])
+        logits = layers[HEAD_LAYERS[2]]
+        outputs = {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "class_activation": tf.einsum("bhwk,bck->bchw", maps, weights),
+            "features": layers[FEATURES],
+        }
+        if self.has_attention:
+            outputs["attention"] = tf.squeeze(layers[ATTENTION], axis=3)
+        return outputs
+
+
+class _Untracked:
+    """Hide a Keras object from `tf.Module`, or every variable would be saved twice."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _to_stored(value: tf.Tensor) -> tf.Tensor:
+    value = tf.convert_to_tensor(value)
+    return tf.cast(value, tf.float16 if value.shape.rank > 1 else tf.float32)
+
+
+def _kernel(view: keras.Model, layer_name: str) -> tf.Tensor:
+    return tf.convert_to_tensor(view.get_layer(layer_name).kernel)
+
+
+def _channel_weights(
+    layers: dict[str, tf.Tensor], kernels: list[tf.Tensor], num_channels: int
+) -> tf.Tensor:
+    """Grad-CAM's weights: d logit / d map, averaged over places: (batch, class, channel).
+
+    A ReLU's derivative is 1 where its output is positive. Only the rows of the first matrix
+    that the backbone's pooled maps feed matter.
+    """
+    first, second, last = kernels
+    rows, columns = layers[BACKBONE_MAPS].shape[1:3]
+    on_1 = tf.cast(layers[HEAD_LAYERS[0]] > 0.0, tf.float32)
+    on_2 = tf.cast(layers[HEAD_LAYERS[1]] > 0.0, tf.float32)
+    gradient = tf.transpose(last)[None] * on_2[:, None, :]
+    gradient = tf.linalg.matmul(gradient, second, transpose_b=True) * on_1[:, None, :]
+    gradient = tf.linalg.matmul(gradient, first[:num_channels], transpose_b=True)
+    return gradient / float(rows * columns)

@@ -1,0 +1,130 @@
+"""Classification figures with bootstrap intervals, from labels and probabilities alone."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from app.domain.labels import LABELS, NUM_CLASSES
+from app.domain.manifest import ClassMetrics, Interval, Metrics
+
+NUM_RESAMPLES: Final = 1000
+CONFIDENCE: Final = 0.95
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def measure(
+    part: str,
+    labels: Ints,
+    probabilities: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.object_],
+    *,
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Metrics:
+    """All figures of a model on one part of the data.
+
+    Intervals are percentiles of a bootstrap that draws whole groups (Efron and Tibshirani,
+    1993, chapter 13): photographs of one lesion are no independent evidence.
+
+    Args:
+        part: "validation" or "test".
+        labels: (num_images,) int64 class indices.
+        probabilities: (num_images, 7) float32.
+        groups: (num_images,) lesion identifiers.
+        seed: Of the resamples.
+        num_resamples: How many.
+
+    Returns:
+        The figures. Precision is 0 for a class that is never answered; ROC AUC is one class
+        against the others, and 0.5 where a sample lacks the class.
+    """
+    predicted = probabilities.argmax(axis=1)
+    counts = _group_draws(groups, np.random.default_rng(seed), num_resamples)
+    cell = labels * NUM_CLASSES + predicted
+    whole = _confusion(cell, np.ones((1, len(labels)), np.int64))
+    drawn = _confusion(cell, counts)
+    figures, spread = _rates(whole), _rates(drawn)
+
+    per_class = {}
+    for index, label in enumerate(LABELS):
+        positive, score = labels == index, probabilities[:, index].astype(np.float64)
+        auc = _roc_auc(positive, score, None)
+        aucs = np.array([_roc_auc(positive, score, count) for count in counts])
+        per_class[label] = ClassMetrics(
+            precision=_interval(figures["precision"][0, index], spread["precision"][:, index]),
+            recall=_interval(figures["recall"][0, index], spread["recall"][:, index]),
+            f1=_interval(figures["f1"][0, index], spread["f1"][:, index]),
+            roc_auc=_interval(auc, aucs),
+            support=int(positive.sum()),
+        )
+    return Metrics.model_validate(
+        {
+            "part": part,
+            "num_images": len(labels),
+            **{
+                name: _interval(figures[name][0], spread[name])
+                for name in ("accuracy", "balanced_accuracy", "macro_f1")
+            },
+            "per_class": per_class,
+            "confusion_matrix": whole[0].astype(int).tolist(),
+        }
+    )
+
+
+def _group_draws(
+    groups: npt.NDArray[np.object_], random: np.random.Generator, num_resamples: int
+) -> Ints:
+    """How often each image is in each resample: (num_resamples, num_images)."""
+    _, group_of_image = np.unique(groups.astype(str), return_inverse=True)
+    num_groups = int(group_of_image.max()) + 1
+    draws = random.integers(0, num_groups, (num_resamples, num_groups))
+    times = np.stack([np.bincount(draw, minlength=num_groups) for draw in draws])
+    return times[:, group_of_image].astype(np.int64)
+
+
+def _confusion(cell: Ints, counts: Ints) -> Floats:
+    """Confusion matrices of weighted samples: (num_samples, 7 true, 7 predicted)."""
+    size = NUM_CLASSES * NUM_CLASSES
+    flat = np.stack([np.bincount(cell, weights=count, minlength=size) for count in counts])
+    return flat.reshape(-1, NUM_CLASSES, NUM_CLASSES).astype(np.float64)
+
+
+def _rates(confusion: Floats) -> dict[str, Floats]:
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    true, answered = confusion.sum(axis=2), confusion.sum(axis=1)
+    recall = _divide(hits, true)
+    f1 = _divide(2 * hits, true + answered)
+    present = (true > 0).sum(axis=1)
+    return {
+        "accuracy": _divide(hits.sum(axis=1), confusion.sum(axis=(1, 2))),
+        "balanced_accuracy": _divide(recall.sum(axis=1), present),
+        "macro_f1": _divide(f1.sum(axis=1), present),
+        "precision": _divide(hits, answered),
+        "recall": recall,
+        "f1": f1,
+    }
+
+
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    out = np.zeros_like(numerator, dtype=np.float64)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out
+
+
+def _roc_auc(positive: npt.NDArray[np.bool_], score: Floats, weights: Ints | None) -> float:
+    used = positive if weights is None else positive[weights > 0]
+    if not used.any() or used.all():
+        return 0.5
+    return float(roc_auc_score(positive, score, sample_weight=weights))
+
+
+def _interval(value: float, resampled: Floats) -> Interval:
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+    return Interval(
+        value=round(float(value), 4), low=round(float(low), 4), high=round(float(high), 4)
+    )

@@ -1,0 +1,118 @@
+"""Where a run stands, and the rules that move it; pure, so that a killed run can resume.
+
+Keras's EarlyStopping and ReduceLROnPlateau forget their counters when a process dies;
+these follow the same rules and are saved with every checkpoint.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from training.config import Recipe
+
+MIN_LOSS_IMPROVEMENT: Final = 1e-4
+"""`min_delta` of Keras's ReduceLROnPlateau."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Everything a run must know to go on, beside weights and optimizer.
+
+    Attributes:
+        stage: Index of the current stage.
+        epoch: Epochs completed over all stages; also the index of the current one.
+        stage_epoch: Epochs completed in this stage.
+        step: Steps taken in the current epoch.
+        learning_rate: Of the current epoch.
+        best_loss: Lowest validation loss of this stage.
+        epochs_since_best: Since then.
+        epochs_since_drop: Since then, or since the rate was lowered.
+        best_accuracy: Highest validation accuracy of this stage.
+        best_epoch: Epoch of `best_accuracy`; its weights are the run's result.
+        seconds: Spent training, all processes of the run together.
+    """
+
+    stage: int
+    epoch: int
+    stage_epoch: int
+    step: int
+    learning_rate: float
+    best_loss: float = math.inf
+    epochs_since_best: int = 0
+    epochs_since_drop: int = 0
+    best_accuracy: float = -math.inf
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON values; infinities, which JSON lacks, as None."""
+        return {
+            key: None if isinstance(value, float) and math.isinf(value) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        """Rebuild a state from `to_json`'s output."""
+        return cls(**{key: value for key, value in values.items() if value is not None})
+
+
+def start(recipe: Recipe) -> Progress:
+    """The state before the first step."""
+    return Progress(0, 0, 0, 0, recipe.stages[0].learning_rate)
+
+
+def is_finished(progress: Progress, recipe: Recipe) -> bool:
+    """Whether no stage is left."""
+    return progress.stage >= len(recipe.stages)
+
+
+def after_epoch(
+    progress: Progress, recipe: Recipe, *, validation_loss: float, validation_accuracy: float
+) -> Progress:
+    """Apply early stopping, the plateau rule and the change of stage.
+
+    Args:
+        progress: The state at the epoch's last step.
+        recipe: Patience, factor and stages.
+        validation_loss: Mean cross-entropy of the validation part.
+        validation_accuracy: In [0, 1].
+
+    Returns:
+        The state of the next epoch; of the next stage where this one is over.
+    """
+    improved = validation_loss < progress.best_loss - MIN_LOSS_IMPROVEMENT
+    since_best = 0 if improved else progress.epochs_since_best + 1
+    since_drop = 0 if improved else progress.epochs_since_drop + 1
+    learning_rate = progress.learning_rate
+    if since_drop >= recipe.plateau_patience:
+        learning_rate *= recipe.plateau_factor
+        since_drop = 0
+    better = validation_accuracy > progress.best_accuracy
+    following = replace(
+        progress,
+        epoch=progress.epoch + 1,
+        stage_epoch=progress.stage_epoch + 1,
+        step=0,
+        learning_rate=learning_rate,
+        best_loss=validation_loss if improved else progress.best_loss,
+        epochs_since_best=since_best,
+        epochs_since_drop=since_drop,
+        best_accuracy=validation_accuracy if better else progress.best_accuracy,
+        best_epoch=progress.epoch if better else progress.best_epoch,
+    )
+    stage_over = (
+        since_best >= recipe.early_stopping_patience
+        or following.stage_epoch >= recipe.stages[progress.stage].max_epochs
+    )
+    return _next_stage(following, recipe) if stage_over else following
+
+
+def _next_stage(progress: Progress, recipe: Recipe) -> Progress:
+    stage = progress.stage + 1
+    if stage >= len(recipe.stages):
+        return replace(progress, stage=stage)
+    # Accuracy at another image size is another quantity: the best starts anew.
+    return Progress(
+        stage, progress.epoch, 0, 0, recipe.stages[stage].learning_rate, seconds=progress.seconds
+    )

@@ -1,0 +1,148 @@
+"""Figures as Markdown: the report of an evaluation and the model card of an artifact."""
+
+from pathlib import Path
+from typing import Final
+
+from app.domain.labels import CLASSES, LABELS
+from app.domain.manifest import Interval, Manifest, Metrics
+from app.domain.notice import RESEARCH_USE_NOTICE
+from training.config import Recipe
+
+DATA_TERMS: Final = (
+    "HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5:180161, 2018, "
+    "doi:10.1038/sdata.2018.161), ViDIR Group, Department of Dermatology, Medical University "
+    "of Vienna, CC BY-NC 4.0: the weights are for non-commercial use."
+)
+
+
+def write_report(recipe: Recipe, metrics: Metrics, path: Path) -> None:
+    """Write an evaluation's report beside its figures."""
+    lines = [
+        f"# {recipe.name} on the {metrics.part} part",
+        "",
+        f"Protocol `{recipe.protocol}`, {metrics.num_images} images. {RESEARCH_USE_NOTICE}",
+        "",
+        *metrics_lines(metrics),
+        "",
+        "![Confusion matrix](confusion_matrix.png)",
+        "",
+        "![Training curves](curves.png)",
+        "",
+        "One image of each class, drawn by seed:",
+        "",
+        "![Heatmaps](heatmaps.png)",
+        "",
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def metrics_lines(metrics: Metrics) -> list[str]:
+    """Two Markdown tables: overall, and by class."""
+    lines = [
+        "| | value | 95 % interval |",
+        "|---|---|---|",
+        f"| accuracy | {_cells(metrics.accuracy)} |",
+        f"| balanced accuracy | {_cells(metrics.balanced_accuracy)} |",
+        f"| macro F1 | {_cells(metrics.macro_f1)} |",
+        "",
+        "Intervals: percentiles of a bootstrap over lesions.",
+        "",
+        "| class | images | precision | recall | F1 | ROC AUC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label in LABELS:
+        figures = metrics.per_class[label]
+        cells = " | ".join(
+            _short(v) for v in (figures.precision, figures.recall, figures.f1, figures.roc_auc)
+        )
+        lines.append(f"| {label} | {figures.support} | {cells} |")
+    return lines
+
+
+def model_card(manifest: Manifest) -> str:
+    """The model card of an artifact (Mitchell et al., "Model Cards", FAT* 2019)."""
+    training, metrics = manifest.training, manifest.metrics
+    stages = ", ".join(
+        f"{stage['max_epochs']} x {stage['image_size']} px" for stage in training.recipe["stages"]
+    )
+    classes = [f"- `{c.label}`: {c.name} ({c.malignancy})" for c in CLASSES]
+    lines = [
+        f"# {manifest.title}, version {manifest.version}",
+        "",
+        f"**{RESEARCH_USE_NOTICE}**",
+        "",
+        "## What it is",
+        "",
+        f"A hybrid network of {manifest.num_parameters:,} parameters: "
+        f"{training.recipe['backbone']}"
+        f"{' with spatial attention' if manifest.has_attention else ''} beside a small CNN, after "
+        "Baliyan, Tomar and Dixit, *A Hybrid Deep Learning Model to Improve Skin Cancer "
+        "Classification*. It takes one dermatoscopic image (224 x 224) and gives a probability "
+        "for each of seven classes:",
+        "",
+        *classes,
+        "",
+        "## Intended use",
+        "",
+        "Research on dermatoscopic images of pigmented lesions like those of HAM10000, and "
+        "trials of the service around it. Out of scope: any clinical decision, photographs "
+        "without a dermatoscope, mucosa and nails, diagnoses outside the seven classes (the "
+        "model always answers one of them), and populations other than those below.",
+        "",
+        "## Data",
+        "",
+        DATA_TERMS,
+        "",
+        f"Split `{training.protocol}` (64 % training, 16 % validation, 20 % test"
+        f"{', no lesion in two parts' if training.protocol == 'lesion' else ''}), seed "
+        f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. The patients come "
+        "from Austria and Australia and are mostly light-skinned; half of the diagnoses were "
+        "confirmed by histopathology.",
+        "",
+        "## Training",
+        "",
+        f"{training.epochs} epochs ({stages}), {training.steps:,} steps of "
+        f"{training.recipe['batch_size']} images, {training.seconds / 3600:.1f} hours on "
+        f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
+        f"Code: commit `{manifest.git_commit}`. The whole recipe is in `manifest.json`.",
+        "",
+        f"## Results on the {metrics.part} part",
+        "",
+        f"{metrics.num_images} images that neither training nor model selection saw, measured "
+        "with the exported graph by `python -m training evaluate`.",
+        "",
+        *metrics_lines(metrics),
+        "",
+        "Confusion matrix, a row a true class:",
+        "",
+        f"| | {' | '.join(LABELS)} |",
+        f"|---{'|---' * len(LABELS)}|",
+        *(
+            f"| {label} | {' | '.join(map(str, row))} |"
+            for label, row in zip(LABELS, metrics.confusion_matrix, strict=True)
+        ),
+        "",
+        "## Limits",
+        "",
+        "- The probabilities are the softmax's own and are not calibrated: 0.9 does not mean "
+        "that nine in ten such answers are right.",
+        "- Nothing in the model notices an image that is not a dermatoscopic one.",
+        "- Recall differs much between classes (table above); rare classes were learnt from few "
+        "lesions.",
+        "- Heatmaps show where a network's evidence lies on a 7 x 7 grid, not why, and not "
+        "where a lesion ends.",
+        "",
+        "## Licence",
+        "",
+        f"{manifest.license}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cells(interval: Interval) -> str:
+    return f"{interval.value:.4f} | {interval.low:.4f} to {interval.high:.4f}"
+
+
+def _short(interval: Interval) -> str:
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
