@@ -11,6 +11,7 @@ COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-default-groups --group image \
         --no-install-package tensorflow --no-install-project
 COPY README.md ./
+COPY docs/LICENSE ./docs/LICENSE
 COPY app ./app
 COPY training ./training
 RUN uv sync --frozen --no-default-groups --group image \
@@ -25,7 +26,6 @@ COPY --from=build /opt/venv /opt/venv
 COPY models /srv/models
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    TF_CPP_MIN_LOG_LEVEL=2 \
     MODELS_DIR=/srv/models
 USER 10001
 WORKDIR /srv

@@ -1,14 +1,10 @@
 """The command line of training: prepare -> fit -> evaluate -> export -> verify."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
-
-# TensorFlow's start-up notices would bury the progress bars.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import typer
 from rich.console import Console
@@ -198,7 +194,7 @@ def _override(
 def _refusals() -> Iterator[None]:
     """Turn expected failures into a message and exit status 1."""
     from training.export import ExportError
-    from training.fit import RunError
+    from training.run_folder import RunError
 
     try:
         yield

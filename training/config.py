@@ -53,11 +53,13 @@ class Stage:
         image_size: Side of the square input in pixels.
         max_epochs: Passes over the training part, at most.
         learning_rate: Adam's step size at the stage's start.
+        steps_per_epoch: Steps after which an epoch ends early; None: every image once.
     """
 
     image_size: int
     max_epochs: int
     learning_rate: float
+    steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -66,6 +68,8 @@ class Stage:
             raise ValueError(f"image_size must be at least 32 pixels, received {self.image_size}.")
         if self.max_epochs < 1:
             raise ValueError(f"max_epochs must be at least 1, received {self.max_epochs}.")
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch must be at least 1, got {self.steps_per_epoch}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, received {self.learning_rate}.")
 

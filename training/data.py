@@ -66,9 +66,10 @@ def class_weights(labels: npt.NDArray[np.int64], exponent: float) -> npt.NDArray
     return np.asarray(weights / (weights * counts).sum() * counts.sum(), np.float32)
 
 
-def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Batches that cover every image once, the last one smaller."""
-    return -(-num_images // batch_size)
+def steps_per_epoch(num_images: int, batch_size: int, limit: int | None) -> int:
+    """Batches that cover every image once, the last one smaller; at most `limit`."""
+    steps = -(-num_images // batch_size)
+    return steps if limit is None else min(steps, limit)
 
 
 def training_batches(
@@ -77,18 +78,18 @@ def training_batches(
     batch_size: int,
     seed: int,
     epoch: int,
-    first_step: int,
+    steps: range,
     weights: npt.NDArray[np.float32],
     augmentation: bool,
 ) -> tf.data.Dataset:
-    """The batches of one epoch from `first_step` on, the same at every call.
+    """Some batches of one epoch, the same at every call.
 
     Args:
         examples: The training part.
         batch_size: Images a step.
         seed: Of order and augmentation.
         epoch: Counted from 0 over all stages.
-        first_step: Steps of this epoch that were already taken.
+        steps: Which steps of the epoch; a resumed one begins later than at 0.
         weights: (7,) float32 by class.
         augmentation: Distort, or only rescale.
 
@@ -97,7 +98,6 @@ def training_batches(
         (batch, 7) float32, sample weights (batch,) float32).
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(examples))
-    num_steps = steps_per_epoch(len(examples), batch_size)
     size = examples.images.shape[1]
 
     def gather(step: np.int64) -> tuple[RgbImage, npt.NDArray[np.int64]]:
@@ -115,7 +115,7 @@ def training_batches(
         return images, tf.one_hot(labels, NUM_CLASSES), tf.gather(weights, labels)
 
     return (
-        tf.data.Dataset.range(first_step, num_steps)
+        tf.data.Dataset.range(steps.start, steps.stop)
         .map(load, num_parallel_calls=2, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )

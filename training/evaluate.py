@@ -22,11 +22,11 @@ from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.manifest import Metrics
 from training.architectures import build_hybrid
 from training.figures import draw_confusion_matrix, draw_curves, draw_heatmaps
-from training.fit import BEST_WEIGHTS, RunError, read_history, read_result, read_run_owner
 from training.inference_graph import InferenceGraph
 from training.metrics import measure
 from training.prepare import Part, PreparedData
 from training.report import write_report
+from training.run_folder import BEST_WEIGHTS, RunError, read_history, read_result, read_run_owner
 
 BATCH_SIZE: Final = 32
 

@@ -30,10 +30,10 @@ from app.domain.manifest import (
     write_manifest,
 )
 from training.evaluate import evaluation_folder, load_graph
-from training.fit import read_result, read_run_owner
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
 from training.report import DATA_TERMS, model_card
+from training.run_folder import read_result, read_run_owner
 from training.synthetic import draw_lesion
 
 GOLDEN_TOLERANCE: Final = 1e-3

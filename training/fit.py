@@ -1,25 +1,12 @@
-"""Train a recipe; a run killed at any moment goes on from its last checkpoint.
+"""Train a recipe; a run killed at any moment goes on from its last checkpoint."""
 
-```
-RUN/
-    recipe.json      what is trained; a run folder belongs to one recipe and one dataset
-    state.json       progress, and the name of the checkpoint that belongs to it
-    state-<step>/    weights and optimizer
-    best.weights.h5  weights of the last stage's best validation accuracy: the result
-    history.jsonl    a line an epoch
-    tensorboard/     the same figures for TensorBoard
-    result.json      written last, when the run is finished
-```
-"""
-
-import json
 import logging
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,52 +24,22 @@ from training.data import (
 )
 from training.prepare import Part, PreparedData
 from training.progress import Progress, after_epoch, is_finished, start
+from training.run_folder import (
+    BEST_WEIGHTS,
+    RunError,
+    RunResult,
+    append_history,
+    claim,
+    read_result,
+    read_state,
+    write_result,
+    write_state,
+)
 
-BEST_WEIGHTS: Final = "best.weights.h5"
 CHECKPOINT_SECONDS: Final = 120.0
 """A kill loses at most this much work; writing a checkpoint takes about a second."""
 
 logger = logging.getLogger(__name__)
-
-
-class RunError(Exception):
-    """A run folder that cannot be used as asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        steps: Optimizer steps over all stages.
-        epochs: Epochs over all stages.
-        best_epoch: Whose weights are in `best.weights.h5`.
-        best_validation_accuracy: Of that epoch.
-        seconds: Spent training.
-        hardware: What the run's last process trained on, in words.
-    """
-
-    steps: int
-    epochs: int
-    best_epoch: int
-    best_validation_accuracy: float
-    seconds: float
-    hardware: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunOwner:
-    """What a run folder belongs to.
-
-    Attributes:
-        recipe: What is trained.
-        data_fingerprint: SHA-256 of the dataset.
-        split_seed: Of its split.
-    """
-
-    recipe: Recipe
-    data_fingerprint: str
-    split_seed: int
 
 
 def fit(
@@ -92,6 +49,7 @@ def fit(
     *,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     report_step: Callable[[Progress, int, float], None] = lambda _progress, _steps, _loss: None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> RunResult:
     """Train until the recipe is done, from the start or from where the run was killed.
 
@@ -101,6 +59,7 @@ def fit(
         run: The run's folder; made if missing.
         checkpoint_seconds: Least time between two checkpoints within an epoch.
         report_step: Called after each step with (progress, steps of the epoch, mean loss).
+        strategy: How to spread a step over devices; `choose_strategy`'s where it is None.
 
     Returns:
         The result, also written to `result.json`.
@@ -114,11 +73,12 @@ def fit(
             f"The recipe wants protocol {recipe.protocol}, {data.directory} was split by "
             f"{data.protocol}. Run `python -m training prepare --protocol {recipe.protocol}`."
         )
-    _claim(run, recipe, data)
-    progress = _read_progress(run) or start(recipe)
+    claim(run, recipe, data)
+    state = read_state(run)
+    progress = start(recipe) if state is None else state[1]
     keras.utils.set_random_seed(recipe.seed)
     keras.mixed_precision.set_global_policy(recipe.precision.value)
-    strategy = choose_strategy()
+    strategy = strategy or choose_strategy()
     try:
         while not is_finished(progress, recipe):
             progress = _run_stage(
@@ -148,35 +108,6 @@ def describe_hardware() -> str:
     return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
 
 
-def _claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
-    """Bind a folder to a recipe and a dataset, or check that it is."""
-    run.mkdir(parents=True, exist_ok=True)
-    owner = RunOwner(recipe, data.fingerprint, data.seed)
-    path = run / "recipe.json"
-    if not path.exists():
-        values = {
-            "recipe": recipe.to_json(),
-            "data_fingerprint": owner.data_fingerprint,
-            "seed": owner.split_seed,
-        }
-        _write_atomically(path, json.dumps(values, indent=2) + "\n")
-    elif read_run_owner(run) != owner:
-        raise RunError(f"{run} holds a run of another recipe or dataset; name another folder.")
-
-
-def read_run_owner(run: Path) -> RunOwner:
-    """The recipe and dataset that a run folder belongs to.
-
-    Raises:
-        RunError: It is no run folder.
-    """
-    try:
-        values = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{run} is no run folder: {error}") from error
-    return RunOwner(Recipe.from_json(values["recipe"]), values["data_fingerprint"], values["seed"])
-
-
 def _run_stage(
     recipe: Recipe,
     data: PreparedData,
@@ -198,7 +129,7 @@ def _run_stage(
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
     _restore(run, checkpoint)
     weights = class_weights(train.labels, recipe.class_weight_exponent)
-    num_steps = steps_per_epoch(len(train), recipe.batch_size)
+    num_steps = steps_per_epoch(len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch)
     while progress.stage == stage:
         model.optimizer.learning_rate = progress.learning_rate
         batches = training_batches(
@@ -206,7 +137,7 @@ def _run_stage(
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             epoch=progress.epoch,
-            first_step=progress.step,
+            steps=range(progress.step, num_steps),
             weights=weights,
             augmentation=recipe.augmentation,
         )
@@ -226,7 +157,7 @@ def _compile(recipe: Recipe, image_size: int) -> keras.Model:
         optimizer=keras.optimizers.Adam(recipe.stages[0].learning_rate),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        # XLA takes longer to compile these graphs for a CPU than it saves (DESIGN, issue 3).
+        # XLA takes longer to compile these graphs for a CPU than it saves here.
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
     )
     model.optimizer.build(model.trainable_variables)
@@ -291,29 +222,10 @@ def _close_epoch(
         "validation_accuracy": accuracy,
         "seconds": round(progress.seconds, 1),
     }
-    _append_history(run, line)
+    append_history(run, line)
+    _log_to_tensorboard(run, line)
     logger.info("epoch finished", extra=line)
     return after_epoch(progress, recipe, validation_loss=loss, validation_accuracy=accuracy)
-
-
-def _append_history(run: Path, line: dict[str, Any]) -> None:
-    """Add an epoch; one that a kill made the run repeat is replaced."""
-    path = run / "history.jsonl"
-    lines = [entry for entry in read_history(run) if entry["epoch"] < line["epoch"]]
-    text = "".join(json.dumps(entry) + "\n" for entry in [*lines, line])
-    _write_atomically(path, text)
-    with tf.summary.create_file_writer(str(run / "tensorboard")).as_default(step=line["epoch"]):
-        for key, value in line.items():
-            if isinstance(value, float):
-                tf.summary.scalar(key, value)
-
-
-def read_history(run: Path) -> list[dict[str, Any]]:
-    """The epochs that a run has completed, oldest first."""
-    path = run / "history.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> None:
@@ -322,55 +234,32 @@ def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> Non
     folder = run / name
     shutil.rmtree(folder, ignore_errors=True)
     checkpoint.write(str(folder / "checkpoint"))
-    _write_atomically(
-        run / "state.json", json.dumps({"checkpoint": name, "progress": progress.to_json()})
-    )
+    write_state(run, name, progress)
     for other in run.glob("state-*"):
         if other.name != name:
             shutil.rmtree(other, ignore_errors=True)
 
 
 def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> None:
-    path = run / "state.json"
-    if path.exists():
-        name = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
-        checkpoint.read(str(run / name / "checkpoint")).assert_consumed()
+    state = read_state(run)
+    if state is not None:
+        checkpoint.read(str(run / state[0] / "checkpoint")).assert_consumed()
 
 
-def _read_progress(run: Path) -> Progress | None:
-    path = run / "state.json"
-    if not path.exists():
-        return None
-    return Progress.from_json(json.loads(path.read_text(encoding="utf-8"))["progress"])
+def _log_to_tensorboard(run: Path, line: dict[str, Any]) -> None:
+    with tf.summary.create_file_writer(str(run / "tensorboard")).as_default(step=line["epoch"]):
+        for key, value in line.items():
+            if isinstance(value, float):
+                tf.summary.scalar(key, value)
 
 
 def _finish(run: Path, model: keras.Model, progress: Progress) -> None:
-    result = {
-        "steps": int(model.optimizer.iterations.numpy()),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "best_validation_accuracy": progress.best_accuracy,
-        "seconds": round(progress.seconds, 1),
-        "hardware": describe_hardware(),
-    }
-    _write_atomically(run / "result.json", json.dumps(result, indent=2) + "\n")
-
-
-def read_result(run: Path) -> RunResult:
-    """The result of a finished run.
-
-    Raises:
-        RunError: The run is not finished.
-    """
-    if not (run / "result.json").exists():
-        raise RunError(f"{run} is not finished; run `python -m training fit` again to resume it.")
-    return RunResult(**json.loads((run / "result.json").read_text(encoding="utf-8")))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.new")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    result = RunResult(
+        steps=int(model.optimizer.iterations.numpy()),
+        epochs=progress.epoch,
+        best_epoch=progress.best_epoch,
+        best_validation_accuracy=progress.best_accuracy,
+        seconds=round(progress.seconds, 1),
+        hardware=describe_hardware(),
+    )
+    write_result(run, result)

@@ -165,9 +165,6 @@ class Manifest(_Strict):
             parts = Path(path).parts
             if Path(path).is_absolute() or ".." in parts or not parts:
                 raise ValueError(f"files: {path!r} leaves the artifact's folder")
-        for required in (GRAPH_NAME, MODEL_CARD_NAME, self.golden_example.file):
-            if required not in self.files:
-                raise ValueError(f"files must list {required}")
         return self
 
 
@@ -199,6 +196,9 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
             for item in error.errors()
         )
         raise ManifestError(f"{path}: {details}") from error
+    for required in (GRAPH_NAME, MODEL_CARD_NAME, manifest.golden_example.file):
+        if required not in manifest.files:
+            raise ManifestError(f"{path}: files must list {required}.")
     if (manifest.name, str(manifest.version)) != (directory.parent.name, directory.name):
         raise ManifestError(
             f"{path}: is of {manifest.name}/{manifest.version}, and lies in "

@@ -1,15 +1,10 @@
 """Run a SavedModel; knows nothing of HTTP, files' digests or queues."""
 
-import os
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-
-# TensorFlow prints notices about CUDA to standard error unless told before its import.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import tensorflow as tf
 
 from app.domain.errors import ArtifactError

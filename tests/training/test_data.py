@@ -18,14 +18,14 @@ EXAMPLES = Examples(
 
 
 def epoch(
-    epoch_index: int, first_step: int = 0, *, augmentation: bool = False
+    epoch_index: int, first_step: int = 0, num_steps: int = 3, *, augmentation: bool = False
 ) -> list[tuple[np.ndarray, ...]]:
     batches = training_batches(
         EXAMPLES,
         batch_size=4,
         seed=1,
         epoch=epoch_index,
-        first_step=first_step,
+        steps=range(first_step, num_steps),
         weights=np.arange(7, dtype=np.float32),
         augmentation=augmentation,
     )
@@ -71,9 +71,18 @@ def test_evaluation_keeps_the_order() -> None:
     np.testing.assert_array_equal(labels.argmax(axis=1), EXAMPLES.labels)
 
 
-@pytest.mark.parametrize(("images", "batch", "steps"), [(10, 4, 3), (8, 4, 2), (1, 32, 1)])
-def test_steps_per_epoch(images: int, batch: int, steps: int) -> None:
-    assert steps_per_epoch(images, batch) == steps
+@pytest.mark.parametrize(
+    ("images", "batch", "limit", "steps"),
+    [(10, 4, None, 3), (8, 4, None, 2), (1, 32, None, 1), (10, 4, 2, 2), (10, 4, 9, 3)],
+)
+def test_steps_per_epoch(images: int, batch: int, limit: int | None, steps: int) -> None:
+    assert steps_per_epoch(images, batch, limit) == steps
+
+
+def test_a_short_epoch_is_the_beginning_of_the_whole_one() -> None:
+    whole, short = epoch(0), epoch(0, num_steps=2)
+    assert len(short) == 2
+    np.testing.assert_array_equal(short[1][0], whole[1][0])
 
 
 def test_class_weights() -> None:

@@ -75,11 +75,11 @@ def test_saved_graph_answers_like_keras_and_its_maps_are_grad_cam(
     assert np.abs(logits[0] - logits[1]).max() > 1e-3  # the images are told apart
 
     expected = gradient_tape_grad_cam(model, IMAGES)
-    assert expected.max() > 1e-3
+    assert expected.max() > 0
     for row in range(2):
         for index in range(7):
             received = grad_cam_heatmap(outputs["class_activation"][row], index).values
-            np.testing.assert_allclose(received, expected[row, index], atol=1e-4)
+            np.testing.assert_allclose(received, expected[row, index], atol=1e-4 * expected.max())
 
     size = sum(path.stat().st_size for path in (tmp_path / "model").rglob("*") if path.is_file())
     assert size <= 4.1 * model.count_params() + 5e6

@@ -13,7 +13,7 @@ SCRATCH_DENSENET121: Final = replace(
     stages=(
         Stage(image_size=64, max_epochs=5, learning_rate=1e-3),
         Stage(image_size=112, max_epochs=1, learning_rate=5e-4),
-        Stage(image_size=160, max_epochs=1, learning_rate=2e-4),
+        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=100),
     ),
     class_weight_exponent=0.5,
     precision=Precision.MIXED_BFLOAT16,

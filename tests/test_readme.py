@@ -1,0 +1,107 @@
+"""The README tells the truth about the committed models."""
+
+import base64
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.domain.manifest import Manifest, read_manifest
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+MODELS = REPOSITORY / "models"
+NAMES = ("cnn_densenet121", "cnn_resnet50v2_attention")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    """The service with the committed models."""
+    with TestClient(create_app(Settings(models_dir=MODELS))) as test_client:
+        yield test_client
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[Manifest]:
+    return [read_manifest(_newest(name))[0] for name in NAMES]
+
+
+def _newest(name: str) -> Path:
+    return max((MODELS / name).iterdir(), key=lambda path: int(path.name))
+
+
+def test_the_quoted_answer_is_the_services_own(client: TestClient) -> None:
+    quoted = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL).group(1))  # type: ignore[union-attr]
+    path = re.search(r"curl -F image=@(\S+) localhost:8000/predict", README).group(1)  # type: ignore[union-attr]
+    image = (REPOSITORY / path).read_bytes()
+    answer = client.post("/predict", files={"image": image}).json()
+    assert _shape(quoted) == _shape(answer)
+    for key in ("model", "predicted_class", "image", "notice", "calibrated"):
+        assert quoted[key] == answer[key]
+    assert quoted["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-3)
+
+
+def _shape(value: Any) -> Any:
+    return {k: _shape(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
+
+
+def test_the_result_table_is_the_manifests(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        metrics = manifest.metrics
+        cells = " | ".join(
+            f"{v.value:.4f} ({v.low:.4f} to {v.high:.4f})"
+            for v in (metrics.accuracy, metrics.balanced_accuracy, metrics.per_class["mel"].recall)
+        )
+        assert f"| {manifest.title} | {cells} |" in README
+        assert metrics.part == "test"
+        assert manifest.training.protocol == "lesion"
+
+
+def test_every_route_and_setting_is_documented(client: TestClient) -> None:
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in README
+    for name in Settings.model_fields:
+        assert f"| `{name.upper()}` |" in README
+
+
+def test_committed_artifacts_fit_the_repository() -> None:
+    files = [path for path in MODELS.rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in files) < 100e6
+    assert sum(path.stat().st_size for path in files) < 160e6
+
+
+def test_artifacts_have_the_papers_parameters_and_size(manifests: list[Manifest]) -> None:
+    assert [m.num_parameters for m in manifests] == [8_199_111, 25_252_744]
+    for manifest in manifests:
+        folder = _newest(manifest.name)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        assert size <= 4.1 * manifest.num_parameters + 5e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sample_is_answered(client: TestClient, samples: list[Path], name: str) -> None:
+    for path in samples:
+        with path.open("rb") as file:
+            response = client.post("/predict", params={"model": name}, files={"image": file})
+        body = response.json()
+        assert sum(body["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+        overlay = Image.open(io.BytesIO(base64.b64decode(body["heatmap"]["overlay"])))
+        assert overlay.size == (600, 450)
+        assert overlay.format == "PNG"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
