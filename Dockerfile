@@ -7,7 +7,7 @@ ENV UV_COMPILE_BYTECODE=1 \
     UV_PROJECT_ENVIRONMENT=/opt/venv
 WORKDIR /src
 COPY pyproject.toml uv.lock ./
-# `tensorflow-cpu` is the same code without CUDA kernels, and a third of the size.
+# x86-64. `tensorflow-cpu` is the same code without CUDA kernels, and half the download.
 RUN uv sync --frozen --no-default-groups --group image \
         --no-install-package tensorflow --no-install-project
 COPY README.md ./

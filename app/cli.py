@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.domain.errors import DermHybridError
@@ -59,11 +60,14 @@ def predict(
 
     settings = Settings()
     errors = Console(stderr=True)
+    if overlays is not None and len({path.name for path in images}) < len(images):
+        _complain(errors, "Two images have the same name; their overlays would be one file.")
+        raise typer.Exit(1)
     try:
         registry = load_registry(settings.models_dir, settings.default_model, TensorFlowEngine)
         chosen = registry.default if model is None else registry.get(model)
     except DermHybridError as error:
-        errors.print(str(error), style="red", highlight=False, markup=False)
+        _complain(errors, str(error))
         raise typer.Exit(1) from error
     manifest = chosen.manifest
     table = Table("image", "class", "confidence", *LABELS)
@@ -74,12 +78,16 @@ def predict(
         try:
             image = decode_image(path.read_bytes(), settings.image_limits())
         except (DermHybridError, OSError) as error:
-            errors.print(f"{path}: {error}", style="red", highlight=False, markup=False)
+            errors.print(
+                f"{path}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+            )
             refused = True
             continue
         answer = chosen.predict(to_model_input(image.pixels))
         shares = [f"{p:.3f}" for p in answer.probabilities]
-        table.add_row(path.name, answer.predicted.label, f"{answer.confidence:.3f}", *shares)
+        table.add_row(
+            escape(path.name), answer.predicted.label, f"{answer.confidence:.3f}", *shares
+        )
         if overlays is not None:
             overlays.mkdir(parents=True, exist_ok=True)
             overlay = encode_png(draw_overlay(image.pixels, answer.heatmap))
@@ -88,3 +96,7 @@ def predict(
         Console().print(table)
     if refused:
         raise typer.Exit(1)
+
+
+def _complain(console: Console, message: str) -> None:
+    console.print(message, style="red", highlight=False, markup=False, soft_wrap=True)

@@ -43,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
             registry=registry,
             metrics=metrics,
             image_limits=settings.image_limits(),
+            admission=anyio.CapacityLimiter(settings.max_predictions_in_progress),
             image_threads=anyio.CapacityLimiter(settings.image_workers),
             model_threads=anyio.CapacityLimiter(1),
         )

@@ -19,6 +19,8 @@ class Settings(BaseSettings):
         max_image_pixels: Largest width times height, checked before decoding. The overlay
             has as many pixels, so this also bounds the answer.
         min_image_side: Smallest width and height in pixels.
+        max_predictions_in_progress: More are refused with 503, so that uploads waiting for
+            the model do not fill the memory.
         image_workers: Threads that decode uploads and draw overlays.
         log_level: Of the JSON log on standard output.
     """
@@ -30,6 +32,7 @@ class Settings(BaseSettings):
     max_image_bytes: Annotated[int, Field(ge=1024)] = DEFAULT_LIMITS.max_bytes
     max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
     min_image_side: Annotated[int, Field(ge=1)] = DEFAULT_LIMITS.min_side_pixels
+    max_predictions_in_progress: Annotated[int, Field(ge=1)] = 16
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
@@ -55,7 +55,7 @@ class Metrics:
         requests: Finished requests by method, route template and status.
         request_seconds: Their duration by method and route template.
         in_flight: Requests being answered now.
-        stage_seconds: Duration of decode, inference and explain, by model version.
+        stage_seconds: Duration of queue, decode, inference and explain, by model version.
         predictions: Answers by model version and predicted class.
         model_info: 1 for each loaded model, with its digest.
         ready: 1 while the service answers.
@@ -86,7 +86,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "dermhybrid_stage_duration_seconds",
-            "Duration of a stage of a prediction: decode, inference, explain.",
+            "Duration of a stage of a prediction: queue, decode, inference, explain.",
             ("stage", "model", "version"),
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,
@@ -122,6 +122,16 @@ class Metrics:
         yield
         labels = (stage, manifest.name, str(manifest.version))
         self.stage_seconds.labels(*labels).observe(perf_counter() - started)
+
+    def start_waiting(self, manifest: Manifest) -> Callable[[], None]:
+        """Begin to wait for a thread; the returned function ends it."""
+        started = perf_counter()
+
+        def stop() -> None:
+            labels = ("queue", manifest.name, str(manifest.version))
+            self.stage_seconds.labels(*labels).observe(perf_counter() - started)
+
+        return stop
 
     def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
         """Count an answer."""

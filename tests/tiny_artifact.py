@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.domain.heatmaps import encode_png
+from app.domain.images import to_model_input
 from app.domain.labels import LABELS
 from app.domain.manifest import (
     MODEL_CARD_NAME,
@@ -54,7 +55,7 @@ def tiny_metrics() -> Metrics:
         precision=interval, recall=interval, f1=interval, roc_auc=interval, support=2
     )
     return Metrics(
-        part="validation",
+        part="test",
         num_images=14,
         accuracy=interval,
         balanced_accuracy=interval,
@@ -71,10 +72,12 @@ def write_tiny_artifact(
     folder = models / name / str(version)
     model = TinyModel(attention=attention, seed=seed)
     tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
-    picture = draw_lesion(seed, 4, 224, 224)
+    picture = draw_lesion(seed, 4)
     (folder / "golden_input.png").write_bytes(encode_png(picture))
     (folder / MODEL_CARD_NAME).write_text("# Tiny\n", encoding="utf-8")
-    probabilities = model.serve(tf.constant(picture[None]))["probabilities"][0].numpy()
+    probabilities = model.serve(tf.constant(to_model_input(picture)[None]))["probabilities"][
+        0
+    ].numpy()
     files = {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in folder.rglob("*")
@@ -94,6 +97,8 @@ def write_tiny_artifact(
             protocol="lesion",
             data_fingerprint="0" * 64,
             split_seed=1,
+            split_fingerprint="0" * 64,
+            processes=[],
             steps=0,
             epochs=0,
             seconds=0.0,

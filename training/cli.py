@@ -18,15 +18,14 @@ from rich.progress import (
 )
 
 from app.domain.errors import ArtifactError
-from training.config import CnnReduction, Protocol, Recipe
+from training.config import CnnReduction, Precision, Protocol, Recipe
 from training.prepare import DatasetError, Part, load_prepared
 from training.prepare import prepare as prepare_data
+from training.provenance import running_code
 from training.recipes.catalog import RECIPES
 
 SPLIT_SEED = 20180814
 """Of the published splits: the day the HAM10000 paper appeared."""
-
-_MAX_PROBLEMS_SHOWN = 50
 
 app = typer.Typer(
     help="Make DermHybrid's models from HAM10000. Research software, not a medical device.",
@@ -76,6 +75,7 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
     ] = None,
     max_epochs: Annotated[int | None, typer.Option(min=1, help="Of each stage, at most.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Keras dtype policy.")] = None,
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0.0, help="Least time between two checkpoints.")
     ] = 120.0,
@@ -95,6 +95,7 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
             backbone_weights=backbone_weights,
             frozen_layers=frozen_layers,
             batch_size=batch_size,
+            precision=precision,
         )
         prepared = load_prepared(data)
         from training.fit import fit as fit_recipe
@@ -148,18 +149,15 @@ def export(
     run: RunArgument,
     models: Annotated[Path, typer.Option(help="Folder of all artifacts.")] = Path("models"),
     version: Annotated[int, typer.Option(min=1, help="Of the new artifact.")] = 1,
-    part: Annotated[Part, typer.Option(help="Whose figures the card shows.")] = Part.TEST,
     commit: Annotated[
         str | None, typer.Option(help="Commit of this code, outside of a clean checkout.")
     ] = None,
 ) -> None:
     """Write the SavedModel, its manifest and its model card."""
     with _refusals():
-        from training.export import checkout_commit
         from training.export import export as export_run
 
-        commit = commit or checkout_commit(Path(__file__).resolve().parent.parent)
-        folder = export_run(run, models, version, part=part, git_commit=commit)
+        folder = export_run(run, models, version, git_commit=commit or _clean_commit())
     typer.echo(str(folder))
 
 
@@ -173,6 +171,18 @@ def verify(
 
         manifest = verify_artifact(artifact.resolve())
     typer.echo(f"{artifact}: {manifest.name} version {manifest.version} is intact")
+
+
+def _clean_commit() -> str:
+    """The commit of this code, which must not have been changed since."""
+    code = running_code()
+    if code.git_commit is None or not code.clean:
+        raise ValueError(
+            "The artifact could not be traced to its code: this is no git checkout, or app/, "
+            "training/ or uv.lock differ from the commit. Commit them, or name the commit that "
+            "holds this code with --commit."
+        )
+    return code.git_commit
 
 
 def _override(
@@ -199,15 +209,12 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
-        console.print(f"[red]{error}", highlight=False)
-        for problem in error.problems[:_MAX_PROBLEMS_SHOWN]:
-            console.print(f"  {problem}", highlight=False, markup=False)
-        hidden = len(error.problems) - _MAX_PROBLEMS_SHOWN
-        if hidden > 0:
-            console.print(f"  ... and {hidden} more")
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        for problem in error.problems:
+            console.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except (RunError, ExportError, ArtifactError, ValueError, OSError) as error:
-        console.print(str(error), style="red", highlight=False, markup=False)
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

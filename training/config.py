@@ -131,10 +131,10 @@ class Recipe:
                 "random weights for ever; use frozen_layers=0."
             )
         sizes = {stage.image_size for stage in self.stages}
-        if self.cnn_path and self.cnn_reduction is CnnReduction.FLATTEN and len(sizes) > 1:
+        if self.cnn_path and self.cnn_reduction is CnnReduction.FLATTEN and sizes != {224}:
             raise ValueError(
-                "cnn_reduction='flatten' ties the head to one image size; received stages at "
-                f"{sorted(sizes)} pixels."
+                "cnn_reduction='flatten' ties the head to the image size, and models are served "
+                f"at 224 pixels; received stages at {sorted(sizes)}."
             )
 
     @property

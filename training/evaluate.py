@@ -10,6 +10,7 @@ RUN/evaluation-<part>/
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,13 @@ from training.inference_graph import InferenceGraph
 from training.metrics import measure
 from training.prepare import Part, PreparedData
 from training.report import write_report
-from training.run_folder import BEST_WEIGHTS, RunError, read_history, read_result, read_run_owner
+from training.run_folder import (
+    best_weights,
+    check_data,
+    read_history,
+    read_result,
+    read_run_owner,
+)
 
 BATCH_SIZE: Final = 32
 
@@ -37,10 +44,12 @@ def load_graph(run: Path) -> InferenceGraph:
     Raises:
         RunError: The run is not finished.
     """
-    read_result(run)
+    result = read_result(run)
     keras.mixed_precision.set_global_policy("float32")
-    model = build_hybrid(read_run_owner(run).recipe, MODEL_INPUT_SIZE)
-    model.load_weights(run / BEST_WEIGHTS)
+    # Every weight comes from the run: neither download nor read the backbone's initial ones.
+    recipe = replace(read_run_owner(run).recipe, backbone_weights="none", frozen_layers=0)
+    model = build_hybrid(recipe, MODEL_INPUT_SIZE)
+    model.load_weights(best_weights(run, result.best_epoch))
     return InferenceGraph(model)
 
 
@@ -69,9 +78,7 @@ def evaluate(
     Raises:
         RunError: The run is not finished, or was trained on other data.
     """
-    owner = read_run_owner(run)
-    if (owner.data_fingerprint, owner.split_seed) != (data.fingerprint, data.seed):
-        raise RunError(f"{run} was trained on other data or another split than {data.directory}.")
+    owner = check_data(run, data)
     graph = load_graph(run)
     rows = data.rows(part)
     labels = data.labels(rows)

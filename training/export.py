@@ -4,18 +4,17 @@ The folder appears whole, verified and reproducing its golden example, or not at
 """
 
 import shutil
-import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from app.domain.golden import check_golden, golden_input
 from app.domain.heatmaps import encode_png
-from app.domain.images import RgbImage
+from app.domain.images import to_model_input
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import (
     MODEL_CARD_NAME,
@@ -24,16 +23,18 @@ from app.domain.manifest import (
     Manifest,
     Metrics,
     Training,
+    TrainingProcess,
     file_sha256,
     read_manifest,
     verify_files,
     write_manifest,
 )
+from training.config import Recipe
 from training.evaluate import evaluation_folder, load_graph
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
 from training.report import DATA_TERMS, model_card
-from training.run_folder import read_result, read_run_owner
+from training.run_folder import read_processes, read_result, read_run_owner
 from training.synthetic import draw_lesion
 
 GOLDEN_TOLERANCE: Final = 1e-3
@@ -46,30 +47,29 @@ class ExportError(Exception):
     """An artifact that cannot be made as asked."""
 
 
-def export(run: Path, models: Path, version: int, *, part: Part, git_commit: str) -> Path:
+def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
     """Write `models/<name>/<version>/`.
 
     Args:
-        run: A finished run's folder, measured on `part`.
+        run: A finished run's folder, measured on the test part.
         models: Folder of all artifacts.
         version: Of the new one.
-        part: Whose figures the manifest and the card show.
-        git_commit: 40 hexadecimal digits.
+        git_commit: Of this code, 40 hexadecimal digits.
 
     Returns:
         The new folder.
 
     Raises:
-        ExportError: It exists, or the run was not measured on `part`.
+        ExportError: It exists, or the run was not measured on the test part.
     """
     owner = read_run_owner(run)
     output = models / owner.recipe.name / str(version)
     if output.exists():
         raise ExportError(f"{output} exists; a published version never changes. Take a new one.")
-    measured = evaluation_folder(run, part) / "metrics.json"
+    measured = evaluation_folder(run, Part.TEST) / "metrics.json"
     if not measured.exists():
         raise ExportError(
-            f"{measured} is missing; run `python -m training evaluate {run} --part {part}`."
+            f"{measured} is missing; run `python -m training evaluate {run} --part test`."
         )
     graph = load_graph(run)
     result = read_result(run)
@@ -90,10 +90,12 @@ def export(run: Path, models: Path, version: int, *, part: Part, git_commit: str
             has_attention=graph.has_attention,
             git_commit=git_commit,
             training=Training(
-                recipe=owner.recipe.to_json(),
+                recipe=_published(owner.recipe),
                 protocol=owner.recipe.protocol.value,
                 data_fingerprint=owner.data_fingerprint,
                 split_seed=owner.split_seed,
+                split_fingerprint=owner.split_fingerprint,
+                processes=[TrainingProcess(**line) for line in read_processes(run)],
                 steps=result.steps,
                 epochs=result.epochs,
                 seconds=result.seconds,
@@ -133,36 +135,10 @@ def verify(directory: Path) -> Manifest:
     return manifest
 
 
-def checkout_commit(checkout: Path) -> str:
-    """The commit that a clean git checkout is at.
-
-    Raises:
-        ExportError: No checkout, or `app/` or `training/` differ from the commit: the
-            artifact could not be traced to the code that made it.
-    """
-    try:
-        commit = _git(checkout, "rev-parse", "HEAD")
-        changed = _git(checkout, "status", "--porcelain", "--", "app", "training")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ExportError(
-            f"{checkout} is no git checkout; name the code's commit with --commit."
-        ) from error
-    if changed:
-        raise ExportError(
-            "app/ or training/ differ from the commit; commit them first, or name the commit "
-            f"that holds this code with --commit:\n{changed}"
-        )
-    return commit
-
-
-def _git(checkout: Path, *arguments: str) -> str:
-    done = subprocess.run(  # noqa: S603  fixed words
-        ["git", "-C", str(checkout), *arguments],  # noqa: S607
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
+def _published(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without the folders of the machine that it ran on."""
+    weights = Path(recipe.backbone_weights).name
+    return replace(recipe, backbone_weights=weights).to_json()
 
 
 def save_graph(graph: InferenceGraph, folder: Path) -> None:
@@ -175,13 +151,11 @@ def save_graph(graph: InferenceGraph, folder: Path) -> None:
 
 def _write_golden(graph: InferenceGraph, folder: Path) -> GoldenExample:
     """Draw the golden picture and ask the graph in memory, not the file under test."""
-    picture = draw_lesion(_GOLDEN_SEED, CLASS_INDEX["mel"], 224, 224)
+    picture = draw_lesion(_GOLDEN_SEED, CLASS_INDEX["mel"])
     golden = GoldenExample(probabilities=[0.0] * len(LABELS), tolerance=GOLDEN_TOLERANCE)
     (folder / golden.file).write_bytes(encode_png(picture))
-    image: RgbImage = picture[None]
-    probabilities: npt.NDArray[np.float32] = graph.serve(tf.constant(image))[
-        "probabilities"
-    ].numpy()
+    image = tf.constant(to_model_input(picture)[None])
+    probabilities = graph.serve(image)["probabilities"].numpy()
     return golden.model_copy(
         update={"probabilities": [float(p) for p in probabilities[0].astype(np.float64)]}
     )

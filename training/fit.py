@@ -23,15 +23,15 @@ from training.data import (
     training_batches,
 )
 from training.prepare import Part, PreparedData
-from training.progress import Progress, after_epoch, is_finished, start
+from training.progress import Progress, after_epoch, after_step, is_finished, start
+from training.provenance import running_code
 from training.run_folder import (
-    BEST_WEIGHTS,
-    RunError,
     RunResult,
     append_history,
+    best_weights,
     claim,
-    read_result,
     read_state,
+    record_process,
     write_result,
     write_state,
 )
@@ -68,12 +68,9 @@ def fit(
         RunError: The folder belongs to another recipe or dataset, or the data was split
             by another protocol.
     """
-    if data.protocol is not recipe.protocol:
-        raise RunError(
-            f"The recipe wants protocol {recipe.protocol}, {data.directory} was split by "
-            f"{data.protocol}. Run `python -m training prepare --protocol {recipe.protocol}`."
-        )
     claim(run, recipe, data)
+    code = running_code()
+    record_process(run, code.git_commit, clean=code.clean)
     state = read_state(run)
     progress = start(recipe) if state is None else state[1]
     keras.utils.set_random_seed(recipe.seed)
@@ -86,7 +83,16 @@ def fit(
             )
     finally:
         keras.mixed_precision.set_global_policy(Precision.FLOAT32.value)
-    return read_result(run)
+    result = RunResult(
+        steps=progress.total_steps,
+        epochs=progress.epoch,
+        best_epoch=progress.best_epoch,
+        best_validation_accuracy=progress.best_accuracy,
+        seconds=round(progress.seconds, 1),
+        hardware=describe_hardware(),
+    )
+    write_result(run, result)
+    return result
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -142,12 +148,11 @@ def _run_stage(
             augmentation=recipe.augmentation,
         )
         keeper = _Keeper(run, checkpoint, progress, num_steps, checkpoint_seconds, report_step)
-        logs = model.fit(batches, epochs=1, verbose=0, callbacks=[keeper]).history
+        if progress.step < num_steps:  # else a kill came between the last step and validation
+            model.fit(batches, epochs=1, verbose=0, callbacks=[keeper])
         loss, accuracy = model.evaluate(validation, verbose=0)
-        progress = _close_epoch(run, recipe, model, keeper.progress_now(), logs, loss, accuracy)
+        progress = _close_epoch(run, recipe, model, keeper.progress_now(), loss, accuracy)
         _save(run, checkpoint, progress)
-    if is_finished(progress, recipe):
-        _finish(run, model, progress)
     return progress
 
 
@@ -178,20 +183,22 @@ class _Keeper(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._run, self._checkpoint = run, checkpoint
-        self._progress, self._num_steps = progress, num_steps
+        self._resumed = self._progress = progress
+        self._num_steps = num_steps
         self._checkpoint_seconds, self._report_step = checkpoint_seconds, report_step
         self._started = self._saved = time.monotonic()
 
     def progress_now(self) -> Progress:
-        """The state with the time spent since this epoch's first step here."""
+        """The state with the time spent since this process took up the epoch."""
         spent = time.monotonic() - self._started
-        return replace(self._progress, seconds=self._progress.seconds + spent)
+        return replace(self._progress, seconds=self._resumed.seconds + spent)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Advance by one step."""
-        del batch
-        self._progress = replace(self._progress, step=self._progress.step + 1)
-        self._report_step(self._progress, self._num_steps, float((logs or {}).get("loss", 0.0)))
+        """Advance by one step; `logs` are means over this process's steps of the epoch."""
+        means = logs or {}
+        loss, accuracy = float(means["loss"]), float(means["accuracy"])
+        self._progress = after_step(self._resumed, batch + 1, loss, accuracy)
+        self._report_step(self._progress, self._num_steps, self._progress.training_loss)
         if time.monotonic() - self._saved >= self._checkpoint_seconds:
             _save(self._run, self._checkpoint, self.progress_now())
             self._saved = time.monotonic()
@@ -202,22 +209,20 @@ def _close_epoch(
     recipe: Recipe,
     model: keras.Model,
     progress: Progress,
-    logs: dict[str, list[float]],
     loss: float,
     accuracy: float,
 ) -> Progress:
     """Record an epoch, keep its weights if they are the best, move on."""
+    progress = replace(progress, total_steps=progress.total_steps + progress.step)
     if accuracy > progress.best_accuracy:
-        scratch = run / f"new-{BEST_WEIGHTS}"
-        model.save_weights(scratch)
-        scratch.replace(run / BEST_WEIGHTS)
+        model.save_weights(best_weights(run, progress.epoch))
     line = {
         "epoch": progress.epoch,
         "stage": progress.stage,
         "image_size": recipe.stages[progress.stage].image_size,
         "learning_rate": progress.learning_rate,
-        "loss": logs["loss"][-1],
-        "accuracy": logs["accuracy"][-1],
+        "loss": progress.training_loss,
+        "accuracy": progress.training_accuracy,
         "validation_loss": loss,
         "validation_accuracy": accuracy,
         "seconds": round(progress.seconds, 1),
@@ -235,9 +240,6 @@ def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> Non
     shutil.rmtree(folder, ignore_errors=True)
     checkpoint.write(str(folder / "checkpoint"))
     write_state(run, name, progress)
-    for other in run.glob("state-*"):
-        if other.name != name:
-            shutil.rmtree(other, ignore_errors=True)
 
 
 def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> None:
@@ -251,15 +253,3 @@ def _log_to_tensorboard(run: Path, line: dict[str, Any]) -> None:
         for key, value in line.items():
             if isinstance(value, float):
                 tf.summary.scalar(key, value)
-
-
-def _finish(run: Path, model: keras.Model, progress: Progress) -> None:
-    result = RunResult(
-        steps=int(model.optimizer.iterations.numpy()),
-        epochs=progress.epoch,
-        best_epoch=progress.best_epoch,
-        best_validation_accuracy=progress.best_accuracy,
-        seconds=round(progress.seconds, 1),
-        hardware=describe_hardware(),
-    )
-    write_result(run, result)

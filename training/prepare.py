@@ -46,14 +46,14 @@ class Part(StrEnum):
 
 
 class DatasetError(Exception):
-    """The data cannot be used; `problems` lists every row that is wrong.
+    """The data cannot be used; `problems` lists every row that failed the same check.
 
     Attributes:
         problems: One sentence for each defect.
     """
 
     def __init__(self, summary: str, problems: list[str]) -> None:
-        """Keep all problems, so that one pass over the data shows them all."""
+        """Keep all problems, so that they can be mended together."""
         super().__init__(summary)
         self.problems = problems
 
@@ -67,6 +67,7 @@ class PreparedData:
         protocol: How it was split.
         seed: Of the split.
         fingerprint: SHA-256 over all image files, lesions and labels, in hexadecimal.
+        split_fingerprint: SHA-256 over which image is in which part.
         table: A row an image: image_id, lesion_id, dx, age, sex, localization, part.
         images: (num_images, 224, 224, 3) uint8, read from disk when touched.
     """
@@ -75,6 +76,7 @@ class PreparedData:
     protocol: Protocol
     seed: int
     fingerprint: str
+    split_fingerprint: str
     table: pd.DataFrame
     images: RgbImage
 
@@ -110,6 +112,7 @@ def load_prepared(directory: Path) -> PreparedData:
         Protocol(facts["protocol"]),
         int(facts["seed"]),
         str(facts["fingerprint"]),
+        _split_fingerprint(table),
         table,
         images,
     )
@@ -166,6 +169,11 @@ def prepare(
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return load_prepared(output)
+
+
+def _split_fingerprint(table: pd.DataFrame) -> str:
+    lines = table["image_id"] + "\t" + table["part"] + "\n"
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def count_by_part(table: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -310,9 +318,9 @@ def _write_images(
 
 def _read_image(path: Path) -> tuple[str, RgbImage | str]:
     """SHA-256 of a file, and its pixels or why there are none."""
-    data = path.read_bytes()
     try:
-        pixels: RgbImage | str = to_model_input(decode_image(data, _TRAINING_LIMITS).pixels)
-    except ImageRejectedError as error:
-        pixels = str(error)
+        data = path.read_bytes()
+        pixels = to_model_input(decode_image(data, _TRAINING_LIMITS).pixels)
+    except (ImageRejectedError, OSError) as error:
+        return "", str(error)
     return hashlib.sha256(data).hexdigest(), pixels

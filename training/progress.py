@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from training.config import Recipe
 
-MIN_LOSS_IMPROVEMENT: Final = 1e-4
+MIN_PLATEAU_IMPROVEMENT: Final = 1e-4
 """`min_delta` of Keras's ReduceLROnPlateau."""
 
 
@@ -24,11 +24,15 @@ class Progress:
         stage_epoch: Epochs completed in this stage.
         step: Steps taken in the current epoch.
         learning_rate: Of the current epoch.
+        training_loss: Mean over the current epoch's steps.
+        training_accuracy: Mean over the current epoch's steps.
         best_loss: Lowest validation loss of this stage.
         epochs_since_best: Since then.
+        plateau_loss: Lowest validation loss of this stage, ignoring tiny improvements.
         epochs_since_drop: Since then, or since the rate was lowered.
         best_accuracy: Highest validation accuracy of this stage.
         best_epoch: Epoch of `best_accuracy`; its weights are the run's result.
+        total_steps: Steps of all completed epochs.
         seconds: Spent training, all processes of the run together.
     """
 
@@ -37,11 +41,15 @@ class Progress:
     stage_epoch: int
     step: int
     learning_rate: float
+    training_loss: float = 0.0
+    training_accuracy: float = 0.0
     best_loss: float = math.inf
     epochs_since_best: int = 0
+    plateau_loss: float = math.inf
     epochs_since_drop: int = 0
     best_accuracy: float = -math.inf
     best_epoch: int = -1
+    total_steps: int = 0
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -81,9 +89,10 @@ def after_epoch(
     Returns:
         The state of the next epoch; of the next stage where this one is over.
     """
-    improved = validation_loss < progress.best_loss - MIN_LOSS_IMPROVEMENT
+    improved = validation_loss < progress.best_loss
     since_best = 0 if improved else progress.epochs_since_best + 1
-    since_drop = 0 if improved else progress.epochs_since_drop + 1
+    off_plateau = validation_loss < progress.plateau_loss - MIN_PLATEAU_IMPROVEMENT
+    since_drop = 0 if off_plateau else progress.epochs_since_drop + 1
     learning_rate = progress.learning_rate
     if since_drop >= recipe.plateau_patience:
         learning_rate *= recipe.plateau_factor
@@ -95,8 +104,11 @@ def after_epoch(
         stage_epoch=progress.stage_epoch + 1,
         step=0,
         learning_rate=learning_rate,
+        training_loss=0.0,
+        training_accuracy=0.0,
         best_loss=validation_loss if improved else progress.best_loss,
         epochs_since_best=since_best,
+        plateau_loss=validation_loss if off_plateau else progress.plateau_loss,
         epochs_since_drop=since_drop,
         best_accuracy=validation_accuracy if better else progress.best_accuracy,
         best_epoch=progress.epoch if better else progress.best_epoch,
@@ -114,5 +126,29 @@ def _next_stage(progress: Progress, recipe: Recipe) -> Progress:
         return replace(progress, stage=stage)
     # Accuracy at another image size is another quantity: the best starts anew.
     return Progress(
-        stage, progress.epoch, 0, 0, recipe.stages[stage].learning_rate, seconds=progress.seconds
+        stage,
+        progress.epoch,
+        0,
+        0,
+        recipe.stages[stage].learning_rate,
+        total_steps=progress.total_steps,
+        seconds=progress.seconds,
+    )
+
+
+def after_step(resumed: Progress, steps: int, loss: float, accuracy: float) -> Progress:
+    """The state some steps after a process took up an epoch.
+
+    Args:
+        resumed: The state it began with.
+        steps: Steps since then, at least 1.
+        loss: Their mean.
+        accuracy: Their mean.
+    """
+    step = resumed.step + steps
+    return replace(
+        resumed,
+        step=step,
+        training_loss=(resumed.training_loss * resumed.step + loss * steps) / step,
+        training_accuracy=(resumed.training_accuracy * resumed.step + accuracy * steps) / step,
     )

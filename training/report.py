@@ -1,10 +1,10 @@
 """Figures as Markdown: the report of an evaluation and the model card of an artifact."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from app.domain.labels import CLASSES, LABELS
-from app.domain.manifest import Interval, Manifest, Metrics
+from app.domain.manifest import Interval, Manifest, Metrics, TrainingProcess
 from app.domain.notice import RESEARCH_USE_NOTICE
 from training.config import Recipe
 
@@ -62,9 +62,8 @@ def metrics_lines(metrics: Metrics) -> list[str]:
 def model_card(manifest: Manifest) -> str:
     """The model card of an artifact (Mitchell et al., "Model Cards", FAT* 2019)."""
     training, metrics = manifest.training, manifest.metrics
-    stages = ", ".join(
-        f"{stage['max_epochs']} x {stage['image_size']} px" for stage in training.recipe["stages"]
-    )
+    stages = ", ".join(_stage(stage) for stage in training.recipe["stages"])
+    commits = ", ".join(dict.fromkeys(_code(process) for process in training.processes))
     classes = [f"- `{c.label}`: {c.name} ({c.malignancy})" for c in CLASSES]
     lines = [
         f"# {manifest.title}, version {manifest.version}",
@@ -94,17 +93,18 @@ def model_card(manifest: Manifest) -> str:
         DATA_TERMS,
         "",
         f"Split `{training.protocol}` (64 % training, 16 % validation, 20 % test"
-        f"{', no lesion in two parts' if training.protocol == 'lesion' else ''}), seed "
+        f"{_LEAK[training.protocol]}), seed "
         f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. The patients come "
-        "from Austria and Australia and are mostly light-skinned; half of the diagnoses were "
-        "confirmed by histopathology.",
+        "from Austria and Australia and are mostly light-skinned; more than half of the "
+        "diagnoses were confirmed by histopathology.",
         "",
         "## Training",
         "",
-        f"{training.epochs} epochs ({stages}), {training.steps:,} steps of "
+        f"{training.epochs} epochs (at most {stages}), {training.steps:,} steps of "
         f"{training.recipe['batch_size']} images, {training.seconds / 3600:.1f} hours on "
         f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
-        f"Code: commit `{manifest.git_commit}`. The whole recipe is in `manifest.json`.",
+        f"Trained by: {commits}. Exported by: commit `{manifest.git_commit}`. The whole recipe is "
+        "in `manifest.json`.",
         "",
         f"## Results on the {metrics.part} part",
         "",
@@ -138,6 +138,25 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+_LEAK: Final = {
+    "lesion": ", no lesion in two parts",
+    "paper": "; by image, so that photographs of one lesion fall into several parts and the "
+    "figures below flatter the model",
+}
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    steps = stage["steps_per_epoch"]
+    limit = "" if steps is None else f" of {steps} steps"
+    return f"{stage['max_epochs']} x {stage['image_size']} px{limit}"
+
+
+def _code(process: TrainingProcess) -> str:
+    if process.git_commit is None:
+        return "code before its first commit"
+    return f"commit `{process.git_commit}`{'' if process.clean else ' with later changes'}"
 
 
 def _cells(interval: Interval) -> str:

@@ -4,8 +4,9 @@
 RUN/
     recipe.json      what is trained; a run folder belongs to one recipe and one dataset
     state.json       progress, and the name of the checkpoint that belongs to it
-    state-<step>/    weights and optimizer
-    best.weights.h5  weights of the last stage's best validation accuracy: the result
+    state-<epoch>-<step>/    weights and optimizer
+    best-<epoch>.weights.h5  weights of this stage's best validation accuracy: the result
+    processes.jsonl  a line a process: when, and with which code
     history.jsonl    a line an epoch
     tensorboard/     the same figures for TensorBoard
     result.json      written last, when the run is finished
@@ -17,15 +18,15 @@ nothing of TensorFlow.
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from training.config import Recipe
 from training.prepare import PreparedData
 from training.progress import Progress
-
-BEST_WEIGHTS: Final = "best.weights.h5"
 
 
 class RunError(Exception):
@@ -61,27 +62,50 @@ class RunOwner:
         recipe: What is trained.
         data_fingerprint: SHA-256 of the dataset.
         split_seed: Of its split.
+        split_fingerprint: SHA-256 of the split itself.
     """
 
     recipe: Recipe
     data_fingerprint: str
     split_seed: int
+    split_fingerprint: str
 
 
 def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
-    """Bind a folder to a recipe and a dataset, or check that it is."""
+    """Bind a folder to a recipe and a dataset, or check that it is.
+
+    Raises:
+        RunError: It belongs to others, or the data was split by another protocol.
+    """
+    if data.protocol is not recipe.protocol:
+        raise RunError(
+            f"The recipe wants protocol {recipe.protocol}, {data.directory} was split by "
+            f"{data.protocol}. Run `python -m training prepare --protocol {recipe.protocol}`."
+        )
     run.mkdir(parents=True, exist_ok=True)
-    owner = RunOwner(recipe, data.fingerprint, data.seed)
+    owner = RunOwner(recipe, data.fingerprint, data.seed, data.split_fingerprint)
     path = run / "recipe.json"
     if not path.exists():
-        values = {
-            "recipe": recipe.to_json(),
-            "data_fingerprint": owner.data_fingerprint,
-            "seed": owner.split_seed,
-        }
+        values = {**asdict(owner), "recipe": recipe.to_json()}
         _write_atomically(path, json.dumps(values, indent=2) + "\n")
     elif read_run_owner(run) != owner:
         raise RunError(f"{run} holds a run of another recipe or dataset; name another folder.")
+
+
+def check_data(run: Path, data: PreparedData) -> RunOwner:
+    """Check that a run was trained on this very split, so that no part leaks into another.
+
+    Raises:
+        RunError: It was not.
+    """
+    owner = read_run_owner(run)
+    received = (data.protocol, data.fingerprint, data.split_fingerprint)
+    if (owner.recipe.protocol, owner.data_fingerprint, owner.split_fingerprint) != received:
+        raise RunError(
+            f"{run} was trained on other data or another split than {data.directory} holds; its "
+            "figures there would be measured on training images."
+        )
+    return owner
 
 
 def read_run_owner(run: Path) -> RunOwner:
@@ -94,7 +118,29 @@ def read_run_owner(run: Path) -> RunOwner:
         values = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"{run} is no run folder: {error}") from error
-    return RunOwner(Recipe.from_json(values["recipe"]), values["data_fingerprint"], values["seed"])
+    return RunOwner(**{**values, "recipe": Recipe.from_json(values["recipe"])})
+
+
+def record_process(run: Path, commit: str | None, *, clean: bool) -> None:
+    """Note the code that a process trains with.
+
+    Args:
+        run: The run's folder.
+        commit: Of the checkout; None outside of one.
+        clean: Whether the code was exactly the commit's.
+    """
+    line = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "git_commit": commit}
+    _append_line(run / "processes.jsonl", {**line, "clean": clean})
+
+
+def read_processes(run: Path) -> list[dict[str, Any]]:
+    """What `record_process` noted, oldest first."""
+    return _read_lines(run / "processes.jsonl")
+
+
+def best_weights(run: Path, epoch: int) -> Path:
+    """The file with the weights of an epoch that was its stage's best."""
+    return run / f"best-{epoch}.weights.h5"
 
 
 def read_state(run: Path) -> tuple[str, Progress] | None:
@@ -107,17 +153,22 @@ def read_state(run: Path) -> tuple[str, Progress] | None:
 
 
 def write_state(run: Path, checkpoint: str, progress: Progress) -> None:
-    """Make a checkpoint the one to go on from."""
+    """Make a checkpoint the one to go on from, and delete what it replaces."""
+    for path in [*(run / checkpoint).iterdir(), *run.glob("best-*")]:
+        _flush(path)
     values = {"checkpoint": checkpoint, "progress": progress.to_json()}
     _write_atomically(run / "state.json", json.dumps(values))
+    for folder in run.glob("state-*"):
+        if folder.name != checkpoint:
+            shutil.rmtree(folder, ignore_errors=True)
+    for path in run.glob("best-*"):
+        if path != best_weights(run, progress.best_epoch):
+            path.unlink()
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:
     """The epochs that a run has completed, oldest first."""
-    path = run / "history.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return _read_lines(run / "history.jsonl")
 
 
 def append_history(run: Path, line: dict[str, Any]) -> None:
@@ -143,10 +194,25 @@ def read_result(run: Path) -> RunResult:
     return RunResult(**json.loads((run / "result.json").read_text(encoding="utf-8")))
 
 
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _append_line(path: Path, line: dict[str, Any]) -> None:
+    lines = [*_read_lines(path), line]
+    _write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in lines))
+
+
 def _write_atomically(path: Path, text: str) -> None:
     scratch = path.with_name(f".{path.name}.new")
-    with scratch.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    scratch.write_text(text, encoding="utf-8")
+    _flush(scratch)
     scratch.replace(path)
+
+
+def _flush(path: Path) -> None:
+    """Have a file on disk before anything refers to it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """What routes ask for: the application's parts, and the uploaded bytes."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -8,6 +9,7 @@ from fastapi import Depends, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from app.domain.errors import ServiceBusyError
 from app.domain.images import ImageLimits
 from app.inference.registry import LoadedModel, ModelRegistry
 from app.telemetry import Metrics
@@ -25,6 +27,7 @@ class Services:
         registry: The loaded models.
         metrics: Where measurements go.
         image_limits: Bounds on uploads.
+        admission: How many predictions may be in progress at once.
         image_threads: How many threads decode and draw at once.
         model_threads: One: a model call uses every core by itself.
     """
@@ -32,6 +35,7 @@ class Services:
     registry: ModelRegistry
     metrics: Metrics
     image_limits: ImageLimits
+    admission: anyio.CapacityLimiter
     image_threads: anyio.CapacityLimiter
     model_threads: anyio.CapacityLimiter
 
@@ -43,6 +47,26 @@ def get_services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+async def admit(services: ServicesDep) -> AsyncIterator[None]:
+    """Hold one of the bounded places for a prediction; taken before the upload is read.
+
+    Raises:
+        ServiceBusyError: All are taken.
+    """
+    place = object()
+    try:
+        services.admission.acquire_on_behalf_of_nowait(place)
+    except anyio.WouldBlock as error:
+        raise ServiceBusyError(
+            f"{services.admission.total_tokens:.0f} predictions are in progress, as many as fit. "
+            "Repeat the request after the time in Retry-After."
+        ) from error
+    try:
+        yield
+    finally:
+        services.admission.release_on_behalf_of(place)
 
 
 def get_model(

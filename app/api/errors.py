@@ -9,6 +9,7 @@ from typing import Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.domain.errors import (
@@ -18,18 +19,21 @@ from app.domain.errors import (
     ImageRejectedError,
     ImageTooManyBytesError,
     ModelNotFoundError,
-    ModelUnavailableError,
+    ServiceBusyError,
 )
 from app.telemetry import request_id
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+CLIENT_CLOSED_REQUEST: Final = 499
+"""nginx's status for a caller that left; no standard one exists."""
+RETRY_AFTER_SECONDS: Final = 1
 
 STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ImageTooManyBytesError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ImageRejectedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
-    ModelUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ServiceBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ArtifactError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """A class that is not listed has its nearest ancestor's status."""
@@ -69,13 +73,16 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(DermHybridError, _domain_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    app.add_exception_handler(ClientDisconnect, _client_left)
 
 
 def _domain_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DermHybridError)  # noqa: S101  the handler is registered for it
     words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
-    return problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
+    response = problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
+    if isinstance(error, ServiceBusyError):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 def _invalid_request(_request: Request, error: Exception) -> Response:
@@ -98,8 +105,15 @@ def _http_error(_request: Request, error: Exception) -> Response:
     return response
 
 
-def _unexpected_error(_request: Request, error: Exception) -> Response:
-    # The message may hold anything, also what was uploaded: only its type is logged.
+def _client_left(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def unexpected_problem(error: Exception) -> Response:
+    """Log where an unexpected error came from, and answer without a word of it.
+
+    Its message may hold anything, also what was uploaded: only its type and place are logged.
+    """
     logger.error("unexpected %s", type(error).__name__, extra={"where": _where(error)})
     return problem(
         500,

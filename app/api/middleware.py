@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.errors import unexpected_problem
 from app.domain.errors import ImageTooManyBytesError
 from app.telemetry import Metrics, new_request_id, request_id
 
@@ -32,11 +33,12 @@ class Observe:
         identifier = new_request_id(_header(scope, REQUEST_ID_HEADER))
         token = request_id.set(identifier)
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
-        status = 500
+        status, answering = 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answering
             if message["type"] == "http.response.start":
+                answering = True
                 status = message["status"]
                 header = (REQUEST_ID_HEADER.encode(), identifier.encode())
                 message["headers"] = [*message["headers"], header]
@@ -46,6 +48,10 @@ class Observe:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001  the last place that knows the request's id
+            response = unexpected_problem(error)
+            if not answering:
+                await response(scope, receive, send_with_id)
         finally:
             seconds = perf_counter() - started
             route = _route_template(scope)  # the router has left its finding there

@@ -4,12 +4,12 @@ import base64
 from functools import partial
 from typing import Annotated, Any, Final
 
-from anyio import to_thread
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Response
 
-from app.api.deps import IMAGE_FIELD, ModelDep, ServicesDep, UploadDep
+from app.api.deps import IMAGE_FIELD, ModelDep, ServicesDep, UploadDep, admit
 from app.api.presenters import class_schema, model_reference
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
+from app.api.threads import run_timed
 from app.domain.heatmaps import Heatmap, draw_overlay, encode_png
 from app.domain.images import (
     MEDIA_TYPES,
@@ -38,48 +38,58 @@ _REQUEST_BODY: Final[dict[str, Any]] = {
                 "properties": {IMAGE_FIELD: _BINARY},
             }
         },
+        "application/octet-stream": {"schema": _BINARY},
         **{media_type: {"schema": _BINARY} for media_type in sorted(set(MEDIA_TYPES.values()))},
     },
 }
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Problem, "description": "A multipart body that is none."},
     404: {"model": Problem, "description": "No loaded model has that name."},
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},
+    503: {"model": Problem, "description": "Too many predictions are in progress."},
 }
 
 
 @router.post(
     "/predict",
     summary="Classify a dermatoscopic image",
+    response_model=PredictionResponse,
     responses=_PROBLEMS,
     openapi_extra={"requestBody": _REQUEST_BODY},
+    dependencies=[Depends(admit)],
 )
 async def predict(
     services: ServicesDep,
     model: ModelDep,
     upload: UploadDep,
     heatmap: Annotated[bool, Query(description="Draw the heatmap overlay.")] = True,
-) -> PredictionResponse:
+) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    on_image_thread = partial(to_thread.run_sync, limiter=services.image_threads)
-    with services.metrics.time_stage("decode", model.manifest):
-        image, model_input = await on_image_thread(_decode, upload, services.image_limits)
-    with services.metrics.time_stage("inference", model.manifest):
-        prediction = await to_thread.run_sync(
-            model.predict, model_input, limiter=services.model_threads
-        )
-    shown = None
-    if heatmap:
-        with services.metrics.time_stage("explain", model.manifest):
-            shown = await on_image_thread(_show_heatmap, image.pixels, prediction.heatmap)
+    timed = partial(run_timed, services.metrics, model.manifest)
+    image, model_input = await timed(
+        "decode", services.image_threads, _decode, upload, services.image_limits
+    )
+    prediction = await timed("inference", services.model_threads, model.predict, model_input)
+    # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
+    body = await timed(
+        "explain", services.image_threads, _render, model, image, prediction, heatmap
+    )
     services.metrics.count_prediction(model.manifest, prediction.predicted.label)
-    return _present(model, image, prediction, shown)
+    return Response(body, media_type="application/json")
 
 
 def _decode(upload: bytes, limits: ImageLimits) -> tuple[DecodedImage, RgbImage]:
     image = decode_image(upload, limits)
     return image, to_model_input(image.pixels)
+
+
+def _render(
+    model: LoadedModel, image: DecodedImage, prediction: Prediction, with_heatmap: bool
+) -> bytes:
+    shown = _show_heatmap(image.pixels, prediction.heatmap) if with_heatmap else None
+    return _present(model, image, prediction, shown).model_dump_json().encode()
 
 
 def _show_heatmap(pixels: RgbImage, heatmap: Heatmap) -> HeatmapSchema:

@@ -10,7 +10,7 @@ DermHybridError
 │   ├── ImageTooSmallError
 │   └── ImageTooManyPixelsError
 ├── ModelNotFoundError            no loaded model has that name
-├── ModelUnavailableError         the model exists and cannot answer now
+├── ServiceBusyError              as many predictions are in progress as fit into memory
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
@@ -58,8 +58,8 @@ class ModelNotFoundError(DermHybridError):
     """No loaded model has the requested name."""
 
 
-class ModelUnavailableError(DermHybridError):
-    """The model is known and cannot answer now."""
+class ServiceBusyError(DermHybridError):
+    """As many predictions are in progress as fit into memory."""
 
 
 class ArtifactError(DermHybridError):

@@ -45,12 +45,15 @@ def check_outputs(outputs: Outputs, batch_size: int, *, has_attention: bool) -> 
         "logits": (batch_size, NUM_CLASSES),
         "probabilities": (batch_size, NUM_CLASSES),
         "class_activation": (batch_size, NUM_CLASSES, MAP_SIZE, MAP_SIZE),
+        "features": (batch_size, outputs["features"].shape[-1] if "features" in outputs else 0),
     }
     if has_attention:
         expected["attention"] = (batch_size, MAP_SIZE, MAP_SIZE)
+    if set(outputs) != set(expected):
+        raise GoldenExampleError(
+            f"The model's outputs are {sorted(outputs)}; its manifest promises {sorted(expected)}."
+        )
     for name, shape in expected.items():
-        if name not in outputs:
-            raise GoldenExampleError(f"The model has no output {name!r}; has {sorted(outputs)}.")
         if outputs[name].shape != shape:
             raise GoldenExampleError(
                 f"Output {name!r} has shape {outputs[name].shape}; expected {shape}."

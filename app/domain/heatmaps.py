@@ -1,7 +1,8 @@
 """From a model's 7x7 map to a picture over the original image; pure array work.
 
-The colour scale is fixed by the caller and never stretched to the map's own range: a flat
-map stays flat in the picture, instead of being shown as structure that is not there.
+A heatmap states the value that is drawn in full colour. Attention is drawn on its own scale
+from 0 to 1, so that flat attention looks flat; Grad-CAM has no unit and is drawn relative to
+its own maximum, so that two Grad-CAM overlays do not compare in strength.
 """
 
 from dataclasses import dataclass

@@ -42,6 +42,10 @@ MEDIA_TYPES: Final[dict[str, str]] = {
 }
 """Pillow's format names and their media types; no other decoder ever runs."""
 
+MAX_JPEG_SCANS: Final = 100
+"""Progressive encoders write about ten; markers inside metadata count too, harmlessly."""
+
+_JPEG_START_OF_SCAN: Final = b"\xff\xda"
 _READABLE_MODES: Final = frozenset(
     {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
     | {"I;16", "I;16B", "I;16L", "I"}
@@ -121,6 +125,7 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedIm
         )
     with _open(data, limits) as image:
         _check_header(image, limits)
+        _check_scans(data, image)
         try:
             upright = ImageOps.exif_transpose(image)
             pixels = _to_rgb(upright)
@@ -159,9 +164,13 @@ def to_model_input(pixels: RgbImage) -> RgbImage:
 
 def resize(pixels: RgbImage, side: int) -> RgbImage:
     """Resize (height, width, 3) uint8 to (side, side, 3), averaging areas when shrinking."""
-    shrinks = min(pixels.shape[:2]) >= side
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (side, side), interpolation=method), np.uint8)
+    height, width = pixels.shape[:2]
+    # OpenCV averages areas only where neither axis grows: shrink first, then enlarge.
+    shrunk = (min(width, side), min(height, side))
+    resized = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (side, side):
+        resized = cv2.resize(resized, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -205,6 +214,15 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> None:
         raise ImageFormatError(
             "The file holds several pictures and it is not said which one is meant. "
             "Send a file with exactly one."
+        )
+
+
+def _check_scans(data: bytes, image: Image.Image) -> None:
+    """Bound the passes over a progressive JPEG: each costs time for a few bytes."""
+    if image.format in ("JPEG", "MPO") and data.count(_JPEG_START_OF_SCAN) > MAX_JPEG_SCANS:
+        raise ImageCorruptError(
+            f"The JPEG has more than {MAX_JPEG_SCANS} scans, which no camera writes; it would take "
+            "too long to decode. Export the picture again."
         )
 
 

@@ -25,6 +25,7 @@ _MAX_MANIFEST_BYTES: Final = 1 << 20
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+GitCommit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class _Strict(BaseModel):
@@ -82,6 +83,20 @@ class Metrics(_Strict):
     confusion_matrix: list[list[int]]
 
 
+class TrainingProcess(_Strict):
+    """A process that took part in training.
+
+    Attributes:
+        started: UTC, ISO 8601.
+        git_commit: Of its code; None where there was no commit yet.
+        clean: Whether the code was exactly the commit's.
+    """
+
+    started: str
+    git_commit: GitCommit | None
+    clean: bool
+
+
 class Training(_Strict):
     """Where the weights come from.
 
@@ -90,8 +105,10 @@ class Training(_Strict):
         protocol: "lesion" or "paper".
         data_fingerprint: SHA-256 over images, lesions and labels (`training.prepare`).
         split_seed: Of the split.
+        split_fingerprint: SHA-256 over which image is in which part.
+        processes: What trained, oldest first; a resumed run has several.
         steps: Optimizer steps.
-        epochs: Passes over the training part.
+        epochs: As the recipe's stages count them; an epoch may be shorter than the data.
         seconds: Spent training.
         hardware: What it ran on, in words.
     """
@@ -100,6 +117,8 @@ class Training(_Strict):
     protocol: Literal["lesion", "paper"]
     data_fingerprint: Sha256
     split_seed: int
+    split_fingerprint: Sha256
+    processes: list[TrainingProcess]
     steps: Annotated[int, Field(ge=0)]
     epochs: Annotated[int, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0.0)]
@@ -132,9 +151,9 @@ class Manifest(_Strict):
         input: What the signature takes.
         num_parameters: Values in the model, frozen ones and statistics included.
         has_attention: Whether there is an output `attention`.
-        git_commit: Commit of the code that made the artifact.
+        git_commit: Commit of the code that exported the artifact.
         training: Where the weights come from.
-        metrics: On images that neither training nor model selection saw.
+        metrics: On the test part, which neither training nor model selection saw.
         golden_example: What the artifact must answer wherever it is loaded.
         license: Terms of the weights.
         files: SHA-256 of every other file in the folder, by its relative path.
@@ -148,7 +167,7 @@ class Manifest(_Strict):
     input: InputSpec
     num_parameters: Annotated[int, Field(ge=1)]
     has_attention: bool
-    git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    git_commit: GitCommit
     training: Training
     metrics: Metrics
     golden_example: GoldenExample
@@ -159,6 +178,8 @@ class Manifest(_Strict):
     def _check(self) -> "Manifest":
         if tuple(self.classes) != LABELS:
             raise ValueError(f"classes must be {list(LABELS)}, received {self.classes}")
+        if self.metrics.part != "test":
+            raise ValueError(f"metrics must be of the test part, received {self.metrics.part}")
         if set(self.metrics.per_class) != set(LABELS):
             raise ValueError("metrics.per_class must hold each class once")
         for path in self.files:

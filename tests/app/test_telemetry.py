@@ -50,12 +50,12 @@ def test_request_line_has_the_id_and_nothing_of_the_patient(
         client.post(
             "/predict",
             files={"image": (f"{MARKER}.jpg", image)},
-            params={"model": "unknown" if image is bad else "tiny_plain", "patient": MARKER},
+            params={"patient": MARKER},
             headers={"x-request-id": "request-1", "user-agent": MARKER, "referer": MARKER},
         )
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     requests = [line for line in lines if line["message"] == "request"]
-    assert [line["status"] for line in requests] == [200, 404]
+    assert [line["status"] for line in requests] == [200, 422]
     assert {line["request_id"] for line in requests} == {"request-1"}
     assert {line["route"] for line in requests} == {"/predict"}
     assert all(line["timestamp"].endswith("+00:00") for line in requests)

@@ -41,8 +41,12 @@ def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
         (
             {
                 "cnn_reduction": CnnReduction.FLATTEN,
-                "stages": (Stage(64, 1, 1e-3), Stage(128, 1, 1e-3)),
+                "stages": (Stage(64, 1, 1e-3), Stage(224, 1, 1e-3)),
             },
+            "flatten",
+        ),
+        (
+            {"cnn_reduction": CnnReduction.FLATTEN, "stages": (Stage(112, 1, 1e-3),)},
             "flatten",
         ),
     ],

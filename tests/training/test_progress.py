@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from training.config import Backbone, Recipe, Stage
-from training.progress import Progress, after_epoch, is_finished, start
+from training.progress import Progress, after_epoch, after_step, is_finished, start
 
 RECIPE = Recipe(
     name="x",
@@ -54,6 +54,20 @@ def test_best_accuracy_keeps_its_epoch_through_the_end() -> None:
     accuracies = [0.99] * 20 + [0.6, 0.8, 0.7]
     final = run(losses, accuracies)[-1]
     assert (final.best_accuracy, final.best_epoch) == (0.8, 21)
+
+
+def test_a_resumed_epochs_means_cover_all_its_steps() -> None:
+    first = after_step(start(RECIPE), 4, loss=2.0, accuracy=0.25)
+    second = after_step(first, 12, loss=1.0, accuracy=0.5)
+    assert second.step == 16
+    assert second.training_loss == pytest.approx((4 * 2.0 + 12 * 1.0) / 16)
+    assert second.training_accuracy == pytest.approx((4 * 0.25 + 12 * 0.5) / 16)
+
+
+def test_tiny_improvements_keep_a_run_going_and_still_lower_the_rate() -> None:
+    states = run([1.0 - 0.00001 * i for i in range(8)])
+    assert [s.stage for s in states] == [0] * 9
+    assert states[-1].learning_rate < 1e-3
 
 
 def test_state_survives_json() -> None:

@@ -1,14 +1,18 @@
 """Every failure has a status and a shape."""
 
+import asyncio
 import json
 import logging
+from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
-from app.api.errors import install_error_handlers, status_of
+from app.api.errors import status_of
 from app.domain.errors import DermHybridError
+from app.main import create_app
+from app.settings import Settings
 
 
 def descendants(error: type[DermHybridError]) -> list[type[DermHybridError]]:
@@ -44,18 +48,57 @@ def test_http_errors_are_problems_too(
         assert response.headers["allow"]
 
 
-def test_unexpected_error_reveals_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    app = FastAPI()
-    install_error_handlers(app)
+def test_unexpected_error_reveals_nothing(
+    tiny_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Settings(models_dir=tiny_models))
 
     @app.get("/boom")
     def boom() -> None:
         raise RuntimeError("patient Jane Roe")
 
-    with caplog.at_level(logging.ERROR):
-        response = TestClient(app, raise_server_exceptions=False).get("/boom")
+    # The test client re-raises whatever a server would log with its message.
+    with caplog.at_level(logging.DEBUG), TestClient(app) as client:
+        response = client.get("/boom", headers={"x-request-id": "request-9"})
+    body = response.json()
     assert response.status_code == 500
-    assert response.json()["type"] == "urn:dermhybrid:problem:internal-error"
+    assert body["type"] == "urn:dermhybrid:problem:internal-error"
+    assert body["request_id"] == response.headers["x-request-id"] == "request-9"
     logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
     assert "Jane" not in response.text
+    assert "Jane" not in logged
     assert "RuntimeError" in logged
+
+
+def test_a_caller_that_leaves_is_no_error(
+    tiny_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Settings(models_dir=tiny_models))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "raw_path": b"/predict",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/png")],
+    }
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"half of an im", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(_message: Message) -> None:
+        pass
+
+    async def scenario() -> None:
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    (line,) = [record for record in caplog.records if record.getMessage() == "request"]
+    assert line.__dict__["status"] == 499
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

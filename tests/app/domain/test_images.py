@@ -220,7 +220,24 @@ def test_model_input_averages_areas() -> None:
     assert (model_input == 100).all()
 
 
-def test_model_input_leaves_224_alone(picture: RgbImage) -> None:
+def test_model_input_averages_the_long_side_of_a_flat_picture() -> None:
+    stripes = np.zeros((200, 2240, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert to_model_input(stripes).std() < 1
+
+
+def test_progressive_jpeg_with_thousands_of_scans_is_refused(picture: RgbImage) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    decode_image(data)
+    start = data.rindex(b"\xff\xda")
+    scan, end = data[start:-2], data[-2:]
+    with pytest.raises(ImageCorruptError, match="scans"):
+        decode_image(data[:start] + scan * 200 + end)
+
+
+def test_model_input_leaves_224_alone() -> None:
     square = draw_lesion(1, 2, 224, 224)
     np.testing.assert_array_equal(to_model_input(square), square)
 

@@ -1,0 +1,44 @@
+"""Blocking work beside the event loop, with its waiting and its duration measured."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from anyio import to_thread
+
+from app.domain.manifest import Manifest
+from app.telemetry import Metrics
+
+Result = TypeVar("Result")
+
+
+async def run_timed(
+    metrics: Metrics,
+    manifest: Manifest,
+    stage: str,
+    threads: anyio.CapacityLimiter,
+    function: Callable[..., Result],
+    *arguments: object,
+) -> Result:
+    """Run a function in one of some threads.
+
+    Args:
+        metrics: Gets the time spent waiting for a thread as stage "queue", and the
+            function's own time as `stage`.
+        manifest: The model that the work is for.
+        stage: Name of the work.
+        threads: How many such functions run at once.
+        function: Blocks; its time is measured in its thread, without the waiting.
+        arguments: For it.
+
+    Returns:
+        What the function returns; what it raises passes through.
+    """
+
+    def work() -> Result:
+        waited()
+        with metrics.time_stage(stage, manifest):
+            return function(*arguments)
+
+    waited = metrics.start_waiting(manifest)
+    return await to_thread.run_sync(work, limiter=threads)

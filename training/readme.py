@@ -1,0 +1,109 @@
+"""Bring the README up to date with the committed models: `python -m training.readme`.
+
+Writes the table of results from the manifests, and `docs/images/heatmaps.png`: a synthetic
+lesion under both hybrids' heatmaps.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from app.domain.heatmaps import (
+    Heatmap,
+    attention_heatmap,
+    draw_overlay,
+    encode_png,
+    grad_cam_heatmap,
+)
+from app.domain.images import RgbImage, to_model_input
+from app.domain.labels import CLASS_INDEX, LABELS
+from app.domain.manifest import Manifest, read_manifest
+from training.inference_graph import SIGNATURE
+from training.synthetic import draw_lesion
+
+README: Final = Path("README.md")
+PICTURE: Final = Path("docs/images/heatmaps.png")
+MODELS: Final = Path("models")
+NAMES: Final = ("cnn_densenet121", "cnn_resnet50v2_attention")
+
+_BEGIN: Final = "<!-- results: python -m training.readme -->\n"
+_END: Final = "<!-- end of results -->\n"
+_SEED: Final = 11
+_WHITE: Final = (255, 255, 255)
+
+
+def main() -> None:
+    """Rewrite the table and the picture."""
+    artifacts = [newest_artifact(name) for name in NAMES]
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(_BEGIN)
+    _, after = rest.split(_END)
+    table = results_table([read_manifest(artifact)[0] for artifact in artifacts])
+    README.write_text(before + _BEGIN + table + _END + after, encoding="utf-8")
+    PICTURE.write_bytes(encode_png(_draw_picture(artifacts)))
+
+
+def newest_artifact(name: str) -> Path:
+    """The highest version of a committed model."""
+    return max((MODELS / name).iterdir(), key=lambda path: int(path.name))
+
+
+def results_table(manifests: list[Manifest]) -> str:
+    """Measured quality of some artifacts as a Markdown table."""
+    lines = [
+        "| model | accuracy | balanced accuracy | melanoma recall |",
+        "|---|---|---|---|",
+    ]
+    for manifest in manifests:
+        metrics = manifest.metrics
+        figures = (metrics.accuracy, metrics.balanced_accuracy, metrics.per_class["mel"].recall)
+        cells = " | ".join(f"{f.value:.4f} ({f.low:.4f} to {f.high:.4f})" for f in figures)
+        lines.append(f"| {manifest.title}, version {manifest.version} | {cells} |")
+    metrics, training = manifests[0].metrics, manifests[0].training
+    lines += [
+        "",
+        f"{metrics.num_images} images of the {metrics.part} part, protocol `{training.protocol}` "
+        "(no lesion in two parts);",
+        "95 % bootstrap intervals over lesions; measured once per recipe by "
+        "`python -m training evaluate`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _draw_picture(artifacts: list[Path]) -> RgbImage:
+    picture = draw_lesion(_SEED, CLASS_INDEX["nv"])
+    panels = [_label(picture, "drawn lesion")]
+    for artifact in artifacts:
+        heatmap, words = _explain(artifact, picture)
+        panels.append(_label(draw_overlay(picture, heatmap), words))
+    sheet = np.concatenate(panels, axis=1)
+    half = (sheet.shape[1] // 2, sheet.shape[0] // 2)
+    return np.asarray(cv2.resize(sheet, half, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _explain(artifact: Path, picture: RgbImage) -> tuple[Heatmap, str]:
+    """The heatmap that the service would show, and what it is."""
+    model = tf.saved_model.load(str(artifact))
+    outputs = {
+        name: values.numpy()[0]
+        for name, values in model.signatures[SIGNATURE](
+            image=tf.constant(to_model_input(picture)[None])
+        ).items()
+    }
+    answer = int(outputs["probabilities"].argmax())
+    if "attention" in outputs:
+        return attention_heatmap(outputs["attention"]), "attention"
+    return grad_cam_heatmap(outputs["class_activation"], answer), f"Grad-CAM {LABELS[answer]}"
+
+
+def _label(pixels: RgbImage, words: str) -> RgbImage:
+    framed = cv2.copyMakeBorder(pixels, 50, 6, 6, 6, cv2.BORDER_CONSTANT, value=_WHITE)
+    cv2.putText(framed, words, (12, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (0, 0, 0), 2, cv2.LINE_AA)
+    return np.asarray(framed, np.uint8)
+
+
+if __name__ == "__main__":
+    main()
