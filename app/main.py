@@ -13,6 +13,7 @@ from app.api import models, operations, predict
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.middleware import LimitBody, Observe
+from app.api.openapi import describe_problems
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.inference.engine import TensorFlowEngine
 from app.inference.registry import load_registry
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (predict, models, operations):
         app.include_router(module.router)
     install_error_handlers(app)
+    describe_problems(app)
     app.add_middleware(LimitBody, max_image_bytes=settings.max_image_bytes)
     app.add_middleware(Observe, metrics=metrics)
     return app

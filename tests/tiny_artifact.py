@@ -75,9 +75,8 @@ def write_tiny_artifact(
     picture = draw_lesion(seed, 4)
     (folder / "golden_input.png").write_bytes(encode_png(picture))
     (folder / MODEL_CARD_NAME).write_text("# Tiny\n", encoding="utf-8")
-    probabilities = model.serve(tf.constant(to_model_input(picture)[None]))["probabilities"][
-        0
-    ].numpy()
+    image = tf.constant(to_model_input(picture)[None])
+    probabilities = model.serve(image)["probabilities"][0].numpy()
     files = {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in folder.rglob("*")

@@ -90,6 +90,28 @@ def test_openapi_describes_the_real_answer(client: TestClient, lesion_png: bytes
     assert set(schema["example"]["heatmap"]) == set(answer["heatmap"])
 
 
+def test_openapi_lists_the_problems_that_really_come(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
+    documented = document["paths"]["/predict"]["post"]["responses"]
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    refusals = [
+        client.post("/predict", content=b"nonsense", headers=form),
+        client.post("/predict", params={"model": "unknown"}),
+        client.post("/predict", content=b"x" * 3_000_000, headers={"content-type": "image/png"}),
+        client.post("/predict", content=b"text", headers={"content-type": "image/png"}),
+        client.post("/predict", files={"image": b""}),
+        client.post("/predict", params={"heatmap": "perhaps"}),
+    ]
+    problem = set(document["components"]["schemas"]["Problem"]["properties"])
+    for refusal in refusals:
+        media_type = refusal.headers["content-type"]
+        schema = documented[str(refusal.status_code)]["content"][media_type]["schema"]
+        assert schema == {"$ref": "#/components/schemas/Problem"}
+        assert set(refusal.json()) == problem
+    assert {r.status_code for r in refusals} >= {404, 413, 415, 422}
+
+
 def test_damaged_model_stops_the_start(own_models: Path) -> None:
     path = own_models / PLAIN_MODEL / "1" / "saved_model.pb"
     path.write_bytes(path.read_bytes() + b"\0")

@@ -1,0 +1,27 @@
+"""Mend what FastAPI writes about failures: they are problem details, all of them."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api.errors import PROBLEM_MEDIA_TYPE
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Let an application's OpenAPI document give failures their real media type and schema."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400:
+                        response["content"] = {
+                            PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}
+                        }
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
