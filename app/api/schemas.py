@@ -65,7 +65,7 @@ class HeatmapSchema(BaseModel):
     ]
     scale: Annotated[
         float,
-        Field(description="Value drawn in full colour: 1 for attention, the maximum for Grad-CAM."),
+        Field(description="The map's maximum, which is drawn in full colour."),
     ]
 
 

@@ -1,8 +1,8 @@
 """From a model's 7x7 map to a picture over the original image; pure array work.
 
-A heatmap states the value that is drawn in full colour. Attention is drawn on its own scale
-from 0 to 1, so that flat attention looks flat; Grad-CAM has no unit and is drawn relative to
-its own maximum, so that two Grad-CAM overlays do not compare in strength.
+A heatmap is drawn relative to its own maximum, which it states: a network is free in the
+scale of its attention, and Grad-CAM has no unit, so pictures show where and not how much. It
+is never stretched from its minimum: a flat map looks flat.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,7 @@ class Heatmap:
         method: How it was made.
         class_index: The class it is evidence for; None for attention, which has none.
         values: (7, 7) float32, not negative; row 0 is the top of the image.
-        scale: The value that is drawn in full colour: 1 for attention, which lies in
-            [0, 1]; the map's maximum for Grad-CAM, which has no unit.
+        scale: The value that is drawn in full colour, the map's maximum.
     """
 
     method: HeatmapMethod
@@ -67,7 +66,8 @@ def grad_cam_heatmap(class_activation: npt.NDArray[np.float32], class_index: int
 
 def attention_heatmap(attention: npt.NDArray[np.float32]) -> Heatmap:
     """The heatmap of attention weights (7, 7) float32 in [0, 1]."""
-    return Heatmap(HeatmapMethod.ATTENTION, None, attention.astype(np.float32), 1.0)
+    values = attention.astype(np.float32)
+    return Heatmap(HeatmapMethod.ATTENTION, None, values, float(values.max()))
 
 
 def draw_overlay(pixels: RgbImage, heatmap: Heatmap) -> RgbImage:

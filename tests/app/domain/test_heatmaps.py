@@ -56,8 +56,8 @@ def test_full_value_is_the_top_colour_at_the_stated_opacity() -> None:
 
 def test_flat_attention_stays_flat() -> None:
     pixels = draw_lesion(1, 0, 140, 140)
-    flat = attention_heatmap(np.full((7, 7), 0.5, np.float32))
-    assert flat.scale == 1.0
+    flat = attention_heatmap(np.full((7, 7), 0.01, np.float32))
+    assert flat.scale == np.float32(0.01)
     assert flat.class_index is None
     difference = draw_overlay(np.full_like(pixels, 90), flat).astype(int)
     assert np.ptp(difference.reshape(-1, 3), axis=0).max() <= 1
