@@ -24,6 +24,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from app.domain.manifest import Manifest
@@ -162,6 +163,7 @@ def configure_logging(level: str) -> None:
         style="{",
         timestamp=True,
         rename_fields={"levelname": "level", "name": "logger"},
+        reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's, for terminals
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)

@@ -105,6 +105,7 @@ def test_serve_answers_and_ends_on_sigterm(tiny_models: Path, lesion_png: bytes)
         rest, _ = process.communicate(timeout=30)
     for line in [*lines, *rest.splitlines()]:
         assert json.loads(line)["level"] in {"INFO", "WARNING"}
+        assert "\\u001b" not in line  # no colours
     assert process.returncode in {0, -signal.SIGTERM}
 
 
