@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.domain.errors import DermHybridError
 from app.domain.heatmaps import draw_overlay, encode_png
@@ -70,7 +71,10 @@ def predict(
         _complain(errors, str(error))
         raise typer.Exit(1) from error
     manifest = chosen.manifest
-    table = Table("image", "class", "confidence", *LABELS)
+    # A name that is cut short could be another patient's image: it is folded instead.
+    table = Table(Column("image", overflow="fold"), "class", box=SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("conf.", *LABELS):
+        table.add_column(heading, no_wrap=True, min_width=5)
     table.title = f"{manifest.name}@{manifest.version} {chosen.digest[:12]}"
     table.caption = RESEARCH_USE_NOTICE
     refused = False

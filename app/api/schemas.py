@@ -65,7 +65,10 @@ class HeatmapSchema(BaseModel):
     ]
     scale: Annotated[
         float,
-        Field(description="The map's maximum, which is drawn in full colour."),
+        Field(
+            description="The map's maximum, which is drawn in full colour. 0 where nothing in the "
+            "image speaks for the class: the overlay then is the image itself."
+        ),
     ]
 
 
