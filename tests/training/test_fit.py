@@ -29,7 +29,7 @@ root = Path(sys.argv[1])
 data = prepare([root], root / "HAM10000_metadata.csv", Path(sys.argv[2]) / "data",
                Protocol.LESION, 1, lambda done, total: None)
 recipe = replace(RECIPES["scratch-densenet121"], stages=(Stage(32, 1, 1e-3, 2),), batch_size=8,
-                 precision=Precision(sys.argv[3]))
+                 precision=Precision.FLOAT32)
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 result = fit(recipe, data, Path(sys.argv[2]) / "run", strategy=strategy)
 assert strategy.num_replicas_in_sync == 2
@@ -38,12 +38,9 @@ print("steps", result.steps)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_two_replicas_train_in_step(
-    synthetic_dataset: tuple[Path, Path], tmp_path: Path, precision: str
-) -> None:
+def test_two_replicas_train_in_step(synthetic_dataset: tuple[Path, Path], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(synthetic_dataset[0]), str(tmp_path), precision],
+        [sys.executable, "-c", SCRIPT, str(synthetic_dataset[0]), str(tmp_path)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -51,7 +48,7 @@ def test_two_replicas_train_in_step(
         check=False,
     )
     assert "steps 2" in done.stdout, done.stderr
-    assert (tmp_path / "run" / "best.weights.h5").exists()
+    assert (tmp_path / "run" / "best-0.weights.h5").exists()
 
 
 def test_one_device_needs_no_strategy() -> None:
