@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
@@ -121,18 +121,12 @@ class Metrics:
         """Measure a stage that succeeds; a failed one says nothing about speed."""
         started = perf_counter()
         yield
+        self.observe_stage(stage, manifest, perf_counter() - started)
+
+    def observe_stage(self, stage: str, manifest: Manifest, seconds: float) -> None:
+        """Record the duration of a stage."""
         labels = (stage, manifest.name, str(manifest.version))
-        self.stage_seconds.labels(*labels).observe(perf_counter() - started)
-
-    def start_waiting(self, manifest: Manifest) -> Callable[[], None]:
-        """Begin to wait for a thread; the returned function ends it."""
-        started = perf_counter()
-
-        def stop() -> None:
-            labels = ("queue", manifest.name, str(manifest.version))
-            self.stage_seconds.labels(*labels).observe(perf_counter() - started)
-
-        return stop
+        self.stage_seconds.labels(*labels).observe(seconds)
 
     def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
         """Count an answer."""

@@ -40,7 +40,7 @@ class RunResult:
     Attributes:
         steps: Optimizer steps over all stages.
         epochs: Epochs over all stages.
-        best_epoch: Whose weights are in `best.weights.h5`.
+        best_epoch: Whose weights `best_weights` names.
         best_validation_accuracy: Of that epoch.
         seconds: Spent training.
         hardware: What the run's last process trained on, in words.
@@ -130,7 +130,7 @@ def record_process(run: Path, commit: str | None, *, clean: bool) -> None:
         clean: Whether the code was exactly the commit's.
     """
     line = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "git_commit": commit}
-    _append_line(run / "processes.jsonl", {**line, "clean": clean})
+    _write_lines(run / "processes.jsonl", [*read_processes(run), {**line, "clean": clean}])
 
 
 def read_processes(run: Path) -> list[dict[str, Any]]:
@@ -174,8 +174,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 def append_history(run: Path, line: dict[str, Any]) -> None:
     """Add an epoch; one that a kill made the run repeat is replaced."""
     lines = [entry for entry in read_history(run) if entry["epoch"] < line["epoch"]]
-    text = "".join(json.dumps(entry) + "\n" for entry in [*lines, line])
-    _write_atomically(run / "history.jsonl", text)
+    _write_lines(run / "history.jsonl", [*lines, line])
 
 
 def write_result(run: Path, result: RunResult) -> None:
@@ -200,8 +199,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _append_line(path: Path, line: dict[str, Any]) -> None:
-    lines = [*_read_lines(path), line]
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     _write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in lines))
 
 

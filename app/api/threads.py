@@ -1,6 +1,7 @@
 """Blocking work beside the event loop, with its waiting and its duration measured."""
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import TypeVar
 
 import anyio
@@ -36,9 +37,9 @@ async def run_timed(
     """
 
     def work() -> Result:
-        waited()
+        metrics.observe_stage("queue", manifest, perf_counter() - asked)
         with metrics.time_stage(stage, manifest):
             return function(*arguments)
 
-    waited = metrics.start_waiting(manifest)
+    asked = perf_counter()
     return await to_thread.run_sync(work, limiter=threads)

@@ -46,11 +46,14 @@ def test_predictions_move_the_metrics(client: TestClient, lesion_png: bytes) -> 
             for stage in ("decode", "inference", "explain")
         ),
     ]
+    queue = ("dermhybrid_stage_duration_seconds_count", {**model, "stage": "queue"})
+    waited = sample(client, queue[0], **queue[1])
     before = [sample(client, name, **labels) for name, labels in counters]
     for _ in range(3):
         client.post("/predict", files={"image": lesion_png})
     after = [sample(client, name, **labels) for name, labels in counters]
     assert [b - a for a, b in zip(before, after, strict=True)] == [3.0] * len(counters)
+    assert sample(client, queue[0], **queue[1]) == waited + 3 * 3  # each stage waits for a thread
 
 
 def test_refusals_are_counted_by_status(client: TestClient) -> None:
