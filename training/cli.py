@@ -23,6 +23,7 @@ from training.prepare import DatasetError, Part, load_prepared
 from training.prepare import prepare as prepare_data
 from training.provenance import running_code
 from training.recipes.catalog import RECIPES
+from training.run_folder import CHECKPOINT_SECONDS
 
 SPLIT_SEED = 20180814
 """Of the published splits: the day the HAM10000 paper appeared."""
@@ -78,7 +79,7 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
     precision: Annotated[Precision | None, typer.Option(help="Keras dtype policy.")] = None,
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0.0, help="Least time between two checkpoints.")
-    ] = 120.0,
+    ] = CHECKPOINT_SECONDS,
 ) -> None:
     """Train a recipe, or resume it where it was stopped."""
     with _refusals():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +26,7 @@ from training.prepare import Part, PreparedData
 from training.progress import Progress, after_epoch, after_step, is_finished, start
 from training.provenance import running_code
 from training.run_folder import (
+    CHECKPOINT_SECONDS,
     RunResult,
     append_history,
     best_weights,
@@ -35,9 +36,6 @@ from training.run_folder import (
     write_result,
     write_state,
 )
-
-CHECKPOINT_SECONDS: Final = 120.0
-"""A kill loses at most this much work; writing a checkpoint takes about a second."""
 
 logger = logging.getLogger(__name__)
 

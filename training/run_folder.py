@@ -22,11 +22,14 @@ import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from training.config import Recipe
 from training.prepare import PreparedData
 from training.progress import Progress
+
+CHECKPOINT_SECONDS: Final = 120.0
+"""Default pause between checkpoints: a kill loses at most this much work."""
 
 
 class RunError(Exception):
