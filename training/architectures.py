@@ -1,12 +1,13 @@
 """The paper's hybrids (figures 1 and 2) as functional Keras models.
 
 ```
-image [0,1] ─┬─ DenseNet121 | ResNet50V2 ── (x attention) ── backbone_maps ── average pool ─┐
+image [0,1] ─┬─ backbone ── (x attention) ── backbone_maps ── average pool ─────────────────┐
              └─ 3 x (Conv 3x3, ReLU, BatchNorm, MaxPool) ── average pool | flatten ─────────┤
    probabilities ── softmax ── logits 7 ── Dropout 0.3 ── 256 ── Dropout 0.5 ── 512 ── features
 ```
 """
 
+from pathlib import Path
 from typing import Final
 
 import keras
@@ -14,8 +15,9 @@ from keras import layers
 
 from app.domain.labels import NUM_CLASSES
 from training.config import Backbone, CnnReduction, Recipe
+from training.efficientnet_lite import efficientnet_lite0, imagenet_checkpoint
+from training.layers import FusedBatchNormalization
 
-CNN_FILTERS: Final = (64, 128, 256)
 HEAD_UNITS: Final = (512, 256)
 HEAD_DROPOUT: Final = (0.5, 0.3)
 
@@ -24,6 +26,9 @@ BACKBONE_MAPS: Final = "backbone_maps"
 ATTENTION: Final = "attention"
 FEATURES: Final = "features"
 HEAD_LAYERS: Final = ("head_1", "head_2", "logits")
+
+_OWN_LAYERS: Final = ("cnn_", ATTENTION, "head_", HEAD_LAYERS[2])
+"""How the names of weighted layers outside of the backbone begin."""
 
 _APPLICATIONS: Final = {
     Backbone.DENSENET121: keras.applications.DenseNet121,
@@ -56,7 +61,7 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
         maps = layers.Identity(name=BACKBONE_MAPS)(maps)
     parts = [layers.GlobalAveragePooling2D(name="backbone_pool")(maps)]
     if recipe.cnn_path:
-        parts.append(_cnn_path(image, recipe.cnn_reduction))
+        parts.append(_cnn_path(image, recipe))
         features = layers.Concatenate(name=FEATURES)(parts)
     else:
         features = layers.Identity(name=FEATURES)(parts[0])
@@ -70,24 +75,38 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
     return keras.Model(image, logits, name=recipe.name)
 
 
+def backbone_variables(model: keras.Model) -> list[keras.Variable]:
+    """The trainable weights of a hybrid's backbone."""
+    return [
+        variable
+        for layer in model.layers
+        if not layer.name.startswith(_OWN_LAYERS)
+        for variable in layer.trainable_variables
+    ]
+
+
 def _backbone_maps(recipe: Recipe, image: keras.KerasTensor) -> keras.KerasTensor:
     weights = None if recipe.backbone_weights == "none" else recipe.backbone_weights
-    backbone = _APPLICATIONS[recipe.backbone](
-        include_top=False, weights=weights, input_tensor=image
-    )
+    if recipe.backbone is Backbone.EFFICIENTNET_LITE0:
+        checkpoint = imagenet_checkpoint() if weights == "imagenet" else weights
+        backbone = efficientnet_lite0(image, checkpoint and Path(checkpoint))
+    else:
+        backbone = _APPLICATIONS[recipe.backbone](
+            include_top=False, weights=weights, input_tensor=image
+        )
     for layer in backbone.layers[: recipe.frozen_layers]:
         layer.trainable = False
     return backbone.output
 
 
-def _cnn_path(image: keras.KerasTensor, reduction: CnnReduction) -> keras.KerasTensor:
+def _cnn_path(image: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:
     x = image
-    for block, filters in enumerate(CNN_FILTERS, start=1):
+    for block, filters in enumerate(recipe.cnn_filters, start=1):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"cnn_{block}_conv")(
             x
         )
-        x = layers.BatchNormalization(name=f"cnn_{block}_norm")(x)
+        x = FusedBatchNormalization(name=f"cnn_{block}_norm")(x)
         x = layers.MaxPooling2D(2, name=f"cnn_{block}_pool")(x)
-    if reduction is CnnReduction.FLATTEN:
+    if recipe.cnn_reduction is CnnReduction.FLATTEN:
         return layers.Flatten(name="cnn_flatten")(x)
     return layers.GlobalAveragePooling2D(name="cnn_pool")(x)

@@ -1,4 +1,4 @@
-"""The paper's augmentation as one affine map per image (section III.B).
+"""Augmentation as one affine map per image, and one of its colours.
 
 Rotation, shifts, shear, zoom and flip are multiplied into one matrix, so that an image is
 resampled once. Outside pixels repeat the nearest edge ("nearest neighbor fill mode").
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import tensorflow as tf
+
+from training.config import Augmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,12 @@ class AugmentationRanges:
         shear: Horizontal displacement per pixel of height (the tangent of the angle).
         zoom: Of either axis alone, as in Keras's `ImageDataGenerator`: 1 +- zoom.
         horizontal_flip: Mirror half of the images.
+        quarter_turns: Turn by 0, 90, 180 or 270 degrees as well; with mirroring that makes
+            all eight symmetries of the square.
+        brightness: Of a factor on all channels, 1 +- brightness.
+        colour_balance: Of a factor on each channel alone (another lamp or camera).
+        contrast: Of a factor on the distance from the image's mean colour.
+        saturation: Of a factor on the distance from grey.
     """
 
     rotation_degrees: float = 20.0
@@ -28,22 +36,42 @@ class AugmentationRanges:
     shear: float = 0.2
     zoom: float = 0.2
     horizontal_flip: bool = True
+    quarter_turns: bool = False
+    brightness: float = 0.0
+    colour_balance: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
 
 
-PAPER_RANGES: Final = AugmentationRanges()
+RANGES: Final = {
+    Augmentation.PAPER: AugmentationRanges(),
+    Augmentation.DERMOSCOPY: AugmentationRanges(
+        shift=0.1,
+        shear=0.1,
+        quarter_turns=True,
+        brightness=0.15,
+        colour_balance=0.05,
+        contrast=0.2,
+        saturation=0.2,
+    ),
+}
 
 
 def augment(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
     """Distort each image of a batch in its own way.
 
     Args:
-        images: (batch, side, side, 3) float32.
+        images: (batch, side, side, 3) float32 in [0, 1].
         seed: (2,) int32; the same seed gives the same distortions.
         ranges: How far.
 
     Returns:
-        (batch, side, side, 3) float32, bilinear, edges repeated.
+        (batch, side, side, 3) float32 in [0, 1], bilinear, edges repeated.
     """
+    return _recolour(_distort(images, seed, ranges), seed, ranges)
+
+
+def _distort(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
     shape = tf.shape(images)
     transforms = random_transforms(shape[0], tf.cast(shape[1], tf.float32), seed, ranges)
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -54,6 +82,28 @@ def augment(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> t
         fill_mode="NEAREST",
         fill_value=0.0,
     )
+
+
+def _recolour(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
+    """Change brightness, colour balance, contrast and saturation, in that order."""
+    spans = (ranges.brightness, *[ranges.colour_balance] * 3, ranges.contrast, ranges.saturation)
+    if not any(spans):
+        return images
+    # The second half of a seed's draws; the first moves the pixels.
+    draws = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 6], seed + [0, _COLOUR], -1, 1)
+    factors = 1.0 + draws * tf.constant(spans)
+    images *= factors[..., :1] * factors[..., 1:4]
+    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    images = mean + factors[..., 4:5] * (images - mean)
+    grey = tf.reduce_sum(images * _LUMA, axis=3, keepdims=True)
+    return tf.clip_by_value(grey + factors[..., 5:] * (images - grey), 0.0, 1.0)
+
+
+_COLOUR: Final = 1 << 30
+"""Added to a seed for the colours' draws, beyond any step number."""
+
+_LUMA: Final = (0.299, 0.587, 0.114)
+"""ITU-R BT.601."""
 
 
 def random_transforms(
@@ -70,8 +120,10 @@ def random_transforms(
     Returns:
         (batch, 8) float32: a0 a1 a2 b0 b1 b2 0 0.
     """
-    draws = tf.random.stateless_uniform([7, batch], seed, -1.0, 1.0)
+    draws = tf.random.stateless_uniform([8, batch], seed, -1.0, 1.0)
     angle = draws[0] * math.radians(ranges.rotation_degrees)
+    if ranges.quarter_turns:
+        angle += tf.floor(draws[7] * 2.0) * (math.pi / 2.0)
     shift_x, shift_y = draws[1] * ranges.shift * side, draws[2] * ranges.shift * side
     shear = draws[3] * ranges.shear
     zoom_x, zoom_y = 1.0 + draws[4] * ranges.zoom, 1.0 + draws[5] * ranges.zoom

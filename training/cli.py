@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from app.domain.errors import ArtifactError
-from training.config import CnnReduction, Precision, Protocol, Recipe
+from training.config import Augmentation, CnnReduction, Precision, Protocol, Recipe
 from training.prepare import DatasetError, Part, load_prepared
 from training.prepare import prepare as prepare_data
 from training.provenance import running_code
@@ -64,7 +64,9 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
     cnn_reduction: Annotated[CnnReduction | None, typer.Option(help="Pool or flatten.")] = None,
     cnn_path: Annotated[bool | None, typer.Option(help="Have the custom CNN path.")] = None,
     attention: Annotated[bool | None, typer.Option(help="Have attention.")] = None,
-    augmentation: Annotated[bool | None, typer.Option(help="Distort training images.")] = None,
+    augmentation: Annotated[
+        Augmentation | None, typer.Option(help="How training images are distorted.")
+    ] = None,
     backbone_weights: Annotated[
         str | None, typer.Option(help="imagenet, none, or a weights file.")
     ] = None,

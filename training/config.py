@@ -14,10 +14,32 @@ PAPER_FROZEN_LAYERS = 100
 
 
 class Backbone(StrEnum):
-    """The pre-trainable half of a hybrid, by its name in `keras.applications`."""
+    """The pre-trainable half of a hybrid, by its published name."""
 
     DENSENET121 = "DenseNet121"
     RESNET50V2 = "ResNet50V2"
+    EFFICIENTNET_LITE0 = "EfficientNet-Lite0"
+
+
+class Augmentation(StrEnum):
+    """How training images are distorted (`training.augment.RANGES`)."""
+
+    NONE = "none"
+    PAPER = "paper"
+    """Rotation, shifts, shear, zoom, horizontal flip (section III.B)."""
+
+    DERMOSCOPY = "dermoscopy"
+    """Also quarter turns and vertical flips, for a lesion has no upright, and colour."""
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls within a stage."""
+
+    PLATEAU = "plateau"
+    """By a factor when the validation loss stalls (the paper, section III.D)."""
+
+    COSINE = "cosine"
+    """To zero over the stage's epochs along half a cosine (Loshchilov and Hutter, 2017)."""
 
 
 class CnnReduction(StrEnum):
@@ -85,14 +107,26 @@ class Recipe:
         backbone: Network beside the custom CNN path.
         attention: Weigh the backbone's maps by a 1x1 convolution with a sigmoid.
         cnn_path: Have the custom CNN path at all.
+        cnn_filters: Filters of that path's three convolutions.
         cnn_reduction: Pool or flatten that path's maps.
-        backbone_weights: "imagenet" (Keras downloads them), "none", or a weights file.
+        backbone_weights: "imagenet" (Keras downloads them; a package brings those of
+            EfficientNet-Lite0), "none", or a weights file.
         frozen_layers: The backbone's first layers that are not trained.
-        augmentation: Distort training images on the fly.
+        augmentation: How training images are distorted on the fly.
+        mixup: Images are mixed in pairs by shares drawn from Beta(mixup, mixup); 0: not
+            (Zhang et al., 2018).
+        label_smoothing: Share of each label that is spread over all classes.
         stages: Image sizes, one after the other; the last is what the model is judged at.
         batch_size: Images a step.
         class_weight_exponent: 1 weighs classes by inverse frequency as the paper does, 0 not
             at all, 0.5 by the inverse square root.
+        weight_decay: Share of each matrix and kernel, times the learning rate, that a step
+            takes away (AdamW; Loshchilov and Hutter, 2019); 0: plain Adam.
+        backbone_rate: The backbone's learning rate over that of all other layers.
+        schedule: How the learning rate falls.
+        warmup_steps: Steps of a stage over which a cosine's rate first rises from zero.
+        average_momentum: Weights are validated and kept as exponential moving averages with
+            this momentum a step; 0: as they are.
         early_stopping_patience: Epochs without a better validation loss that end a stage.
         plateau_patience: Epochs without a better validation loss that lower the rate.
         plateau_factor: What the rate is then multiplied by.
@@ -105,13 +139,21 @@ class Recipe:
     backbone: Backbone
     attention: bool
     cnn_path: bool = True
+    cnn_filters: tuple[int, ...] = (64, 128, 256)
     cnn_reduction: CnnReduction = CnnReduction.POOL
     backbone_weights: str = "imagenet"
     frozen_layers: int = PAPER_FROZEN_LAYERS
-    augmentation: bool = True
+    augmentation: Augmentation = Augmentation.PAPER
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
     stages: tuple[Stage, ...] = (Stage(image_size=224, max_epochs=50, learning_rate=1e-4),)
     batch_size: int = 32
     class_weight_exponent: float = 1.0
+    weight_decay: float = 0.0
+    backbone_rate: float = 1.0
+    schedule: Schedule = Schedule.PLATEAU
+    warmup_steps: int = 0
+    average_momentum: float = 0.0
     early_stopping_patience: int = 10
     plateau_patience: int = 5
     plateau_factor: float = 0.2
@@ -125,6 +167,12 @@ class Recipe:
             raise ValueError("A recipe needs at least one stage.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, received {self.batch_size}.")
+        for field in ("label_smoothing", "average_momentum"):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                raise ValueError(f"{field} must be in [0, 1), received {getattr(self, field)}.")
+        for field in ("mixup", "weight_decay", "backbone_rate", "warmup_steps"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must not be negative, got {getattr(self, field)}.")
         if self.backbone_weights == "none" and self.frozen_layers:
             raise ValueError(
                 f"frozen_layers={self.frozen_layers} with backbone_weights='none' would keep "
@@ -160,7 +208,10 @@ class Recipe:
             **{
                 **values,
                 "backbone": Backbone(values["backbone"]),
+                "cnn_filters": tuple(values["cnn_filters"]),
                 "cnn_reduction": CnnReduction(values["cnn_reduction"]),
+                "augmentation": Augmentation(values["augmentation"]),
+                "schedule": Schedule(values["schedule"]),
                 "precision": Precision(values["precision"]),
                 "protocol": Protocol(values["protocol"]),
                 "stages": tuple(Stage(**stage) for stage in values["stages"]),

@@ -8,13 +8,15 @@ images.npy -> one array at the stage's size -> shuffled rows -> batches -> augme
 from dataclasses import dataclass
 from typing import Final
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage, resize
 from app.domain.labels import NUM_CLASSES
-from training.augment import PAPER_RANGES, augment
+from training.augment import RANGES, augment
+from training.config import Augmentation, Recipe
 from training.prepare import Part, PreparedData
 
 _RESIZE_CHUNK: Final = 512
@@ -74,51 +76,62 @@ def steps_per_epoch(num_images: int, batch_size: int, limit: int | None) -> int:
 
 def training_batches(
     examples: Examples,
+    recipe: Recipe,
+    weights: npt.NDArray[np.float32],
     *,
-    batch_size: int,
-    seed: int,
     epoch: int,
     steps: range,
-    weights: npt.NDArray[np.float32],
-    augmentation: bool,
 ) -> tf.data.Dataset:
     """Some batches of one epoch, the same at every call.
 
     Args:
         examples: The training part.
-        batch_size: Images a step.
-        seed: Of order and augmentation.
+        recipe: Its batch size, seed, augmentation and mixup count here.
+        weights: (7,) float32 by class.
         epoch: Counted from 0 over all stages.
         steps: Which steps of the epoch; a resumed one begins later than at 0.
-        weights: (7,) float32 by class.
-        augmentation: Distort, or only rescale.
 
     Returns:
-        Batches of (images (batch, size, size, 3) float32 in [0, 1], one-hot labels
-        (batch, 7) float32, sample weights (batch,) float32).
+        Batches of (images (batch, size, size, 3) float32 in [0, 1], labels (batch, 7)
+        float32 that sum to 1, sample weights (batch,) float32).
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(examples))
     size = examples.images.shape[1]
 
     def gather(step: np.int64) -> tuple[RgbImage, npt.NDArray[np.int64]]:
-        rows = order[step * batch_size : (step + 1) * batch_size]
+        rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         return examples.images[rows], examples.labels[rows]
 
     def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         images, labels = tf.numpy_function(gather, [step], [tf.uint8, tf.int64])
         images = tf.cast(tf.ensure_shape(images, [None, size, size, 3]), tf.float32) / 255.0
         labels = tf.ensure_shape(labels, [None])
-        if augmentation:
-            # A seed of its own for every step of the run.
-            seeds = tf.stack([seed + epoch, tf.cast(step, tf.int32)])
-            images = augment(images, seeds, PAPER_RANGES)
-        return images, tf.one_hot(labels, NUM_CLASSES), tf.gather(weights, labels)
+        # A seed of its own for every step of the run.
+        seeds = tf.stack([recipe.seed + epoch, tf.cast(step, tf.int32)])
+        if recipe.augmentation is not Augmentation.NONE:
+            images = augment(images, seeds, RANGES[recipe.augmentation])
+        batch = (images, tf.one_hot(labels, NUM_CLASSES), tf.gather(weights, labels))
+        return _mix(batch, seeds, recipe.mixup) if recipe.mixup else batch
 
     return (
         tf.data.Dataset.range(steps.start, steps.stop)
         .map(load, num_parallel_calls=2, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _mix(
+    batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor], seed: tf.Tensor, alpha: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mix each image of a batch with another one; labels and weights go along."""
+    draws = tf.random.stateless_gamma([2, tf.shape(batch[0])[0]], seed, alpha)
+    share = draws[0] / (draws[0] + draws[1] + keras.config.epsilon())
+
+    def mixed(values: tf.Tensor) -> tf.Tensor:
+        own = tf.reshape(share, [-1] + [1] * (values.shape.rank - 1))
+        return own * values + (1.0 - own) * tf.reverse(values, axis=[0])
+
+    return mixed(batch[0]), mixed(batch[1]), mixed(batch[2])
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:

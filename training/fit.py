@@ -5,7 +5,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from training.architectures import build_hybrid
+from training.architectures import backbone_variables, build_hybrid
 from training.config import Precision, Recipe
 from training.data import (
     class_weights,
@@ -23,7 +24,7 @@ from training.data import (
     training_batches,
 )
 from training.prepare import Part, PreparedData
-from training.progress import Progress, after_epoch, after_step, is_finished, start
+from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
 from training.provenance import running_code
 from training.run_folder import (
     CHECKPOINT_SECONDS,
@@ -135,21 +136,17 @@ def _run_stage(
     weights = class_weights(train.labels, recipe.class_weight_exponent)
     num_steps = steps_per_epoch(len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch)
     while progress.stage == stage:
-        model.optimizer.learning_rate = progress.learning_rate
         batches = training_batches(
-            train,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            epoch=progress.epoch,
-            steps=range(progress.step, num_steps),
-            weights=weights,
-            augmentation=recipe.augmentation,
+            train, recipe, weights, epoch=progress.epoch, steps=range(progress.step, num_steps)
         )
-        keeper = _Keeper(run, checkpoint, progress, num_steps, checkpoint_seconds, report_step)
+        keeper = _Keeper(
+            recipe, run, checkpoint, progress, num_steps, checkpoint_seconds, report_step
+        )
         if progress.step < num_steps:  # else a kill came between the last step and validation
             model.fit(batches, epochs=1, verbose=0, callbacks=[keeper])
-        loss, accuracy = model.evaluate(validation, verbose=0)
-        progress = _close_epoch(run, recipe, model, keeper.progress_now(), loss, accuracy)
+        with _averaged(model, keeper.last_weights):
+            loss, accuracy = model.evaluate(validation, verbose=0)
+            progress = _close_epoch(run, recipe, model, keeper.progress_now(), loss, accuracy)
         _save(run, checkpoint, progress)
     return progress
 
@@ -157,8 +154,10 @@ def _run_stage(
 def _compile(recipe: Recipe, image_size: int) -> keras.Model:
     model = build_hybrid(recipe, image_size)
     model.compile(
-        optimizer=keras.optimizers.Adam(recipe.stages[0].learning_rate),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        optimizer=_optimizer(recipe, model),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=recipe.label_smoothing
+        ),
         metrics=["accuracy"],
         # XLA takes longer to compile these graphs for a CPU than it saves here.
         jit_compile=bool(tf.config.list_physical_devices("GPU")),
@@ -167,11 +166,73 @@ def _compile(recipe: Recipe, image_size: int) -> keras.Model:
     return model
 
 
+def _optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Optimizer:
+    optimizer = DiscriminativeAdam(
+        [variable.path for variable in backbone_variables(model)],
+        recipe.backbone_rate,
+        learning_rate=recipe.stages[0].learning_rate,
+        weight_decay=recipe.weight_decay or None,
+        use_ema=recipe.average_momentum > 0.0,
+        ema_momentum=recipe.average_momentum,
+    )
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(
+            [v for v in model.trainable_variables if len(v.shape) < 2]
+        )
+    return optimizer
+
+
+class DiscriminativeAdam(keras.optimizers.Adam):
+    """Adam with a learning rate of its own for some variables (Howard and Ruder, 2018)."""
+
+    def __init__(self, paths: Iterable[str], factor: float, **settings: Any) -> None:
+        """Choose the variables.
+
+        Args:
+            paths: `path` of each variable whose rate is multiplied.
+            factor: By how much.
+            **settings: Adam's.
+        """
+        super().__init__(**settings)
+        self._factors = dict.fromkeys(paths, factor)
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Adam's step at the variable's own rate."""
+        # TensorFlow's variable comes in, which does not know its Keras path.
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        factor = self._factors.get(path, 1.0)
+        super().update_step(gradient, variable, learning_rate * factor)
+
+
+@contextmanager
+def _averaged(model: keras.Model, last: list[Any] | None) -> Iterator[None]:
+    """Within, a model holds its moving averages, if it has them; then its last weights.
+
+    `Model.fit` leaves the averages in the model, so that `last` brings what it replaced.
+    """
+    variables = model.trainable_variables
+    if last is None:
+        last = [variable.numpy() for variable in variables]
+    model.optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, last, strict=True):
+            variable.assign(value)
+
+
 class _Keeper(keras.callbacks.Callback):
-    """Count steps, write checkpoints in mid-epoch, tell the caller."""
+    """Set the rate of each step, count, write checkpoints in mid-epoch, tell the caller.
+
+    Attributes:
+        last_weights: The trainable weights after the epoch's last step; None before it.
+    """
 
     def __init__(
         self,
+        recipe: Recipe,
         run: Path,
         checkpoint: tf.train.Checkpoint,
         progress: Progress,
@@ -180,7 +241,8 @@ class _Keeper(keras.callbacks.Callback):
         report_step: Callable[[Progress, int, float], None],
     ) -> None:
         super().__init__()
-        self._run, self._checkpoint = run, checkpoint
+        self.last_weights: list[Any] | None = None
+        self._recipe, self._run, self._checkpoint = recipe, run, checkpoint
         self._resumed = self._progress = progress
         self._num_steps = num_steps
         self._checkpoint_seconds, self._report_step = checkpoint_seconds, report_step
@@ -190,6 +252,18 @@ class _Keeper(keras.callbacks.Callback):
         """The state with the time spent since this process took up the epoch."""
         spent = time.monotonic() - self._started
         return replace(self._progress, seconds=self._resumed.seconds + spent)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the learning rate."""
+        del logs
+        step = self._resumed.step + batch
+        rate = rate_at(self._recipe, self._resumed, step, self._num_steps)
+        self.model.optimizer.learning_rate = rate
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remember the weights before `fit` puts averages in their place."""
+        del epoch, logs
+        self.last_weights = [variable.numpy() for variable in self.model.trainable_variables]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Advance by one step; `logs` are means over this process's steps of the epoch."""

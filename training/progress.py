@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from training.config import Recipe
+from training.config import Recipe, Schedule
 
 MIN_PLATEAU_IMPROVEMENT: Final = 1e-4
 """`min_delta` of Keras's ReduceLROnPlateau."""
@@ -23,7 +23,7 @@ class Progress:
         epoch: Epochs completed over all stages; also the index of the current one.
         stage_epoch: Epochs completed in this stage.
         step: Steps taken in the current epoch.
-        learning_rate: Of the current epoch.
+        learning_rate: Of the current epoch, before the schedule within it (`rate_at`).
         training_loss: Mean over the current epoch's steps.
         training_accuracy: Mean over the current epoch's steps.
         best_loss: Lowest validation loss of this stage.
@@ -75,6 +75,23 @@ def is_finished(progress: Progress, recipe: Recipe) -> bool:
     return progress.stage >= len(recipe.stages)
 
 
+def rate_at(recipe: Recipe, progress: Progress, step: int, num_steps: int) -> float:
+    """The learning rate of one step.
+
+    Args:
+        recipe: Schedule and stages.
+        progress: The state of the step's epoch.
+        step: Of the epoch, from 0.
+        num_steps: Steps of each epoch of the stage.
+    """
+    if recipe.schedule is Schedule.PLATEAU:
+        return progress.learning_rate
+    done = progress.stage_epoch * num_steps + step
+    total = recipe.stages[progress.stage].max_epochs * num_steps
+    warm = min(1.0, (done + 1) / max(1, recipe.warmup_steps))
+    return progress.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * done / total))
+
+
 def after_epoch(
     progress: Progress, recipe: Recipe, *, validation_loss: float, validation_accuracy: float
 ) -> Progress:
@@ -94,7 +111,7 @@ def after_epoch(
     off_plateau = validation_loss < progress.plateau_loss - MIN_PLATEAU_IMPROVEMENT
     since_drop = 0 if off_plateau else progress.epochs_since_drop + 1
     learning_rate = progress.learning_rate
-    if since_drop >= recipe.plateau_patience:
+    if recipe.schedule is Schedule.PLATEAU and since_drop >= recipe.plateau_patience:
         learning_rate *= recipe.plateau_factor
         since_drop = 0
     better = validation_accuracy > progress.best_accuracy
