@@ -88,8 +88,7 @@ def backbone_variables(model: keras.Model) -> list[keras.Variable]:
 def _backbone_maps(recipe: Recipe, image: keras.KerasTensor) -> keras.KerasTensor:
     weights = None if recipe.backbone_weights == "none" else recipe.backbone_weights
     if recipe.backbone is Backbone.EFFICIENTNET_LITE0:
-        checkpoint = imagenet_checkpoint() if weights == "imagenet" else weights
-        backbone = efficientnet_lite0(image, checkpoint and Path(checkpoint))
+        backbone = efficientnet_lite0(image, _lite_checkpoint(recipe.backbone_weights))
     else:
         backbone = _APPLICATIONS[recipe.backbone](
             include_top=False, weights=weights, input_tensor=image
@@ -97,6 +96,12 @@ def _backbone_maps(recipe: Recipe, image: keras.KerasTensor) -> keras.KerasTenso
     for layer in backbone.layers[: recipe.frozen_layers]:
         layer.trainable = False
     return backbone.output
+
+
+def _lite_checkpoint(weights: str) -> Path | None:
+    if weights == "none":
+        return None
+    return imagenet_checkpoint() if weights == "imagenet" else Path(weights)
 
 
 def _cnn_path(image: keras.KerasTensor, recipe: Recipe) -> keras.KerasTensor:

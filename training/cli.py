@@ -1,4 +1,4 @@
-"""The command line of training: prepare -> fit -> evaluate -> export -> verify."""
+"""The command line of training: prepare -> fit -> calibrate -> evaluate -> export -> verify."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -121,6 +121,21 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
     typer.echo(
         f"{run}: {result.steps} steps, best validation accuracy "
         f"{result.best_validation_accuracy:.4f} after epoch {result.best_epoch + 1}"
+    )
+
+
+@app.command()
+def calibrate(run: RunArgument, data: DataOption) -> None:
+    """Fit the temperature of a finished run and choose its operating points."""
+    with _refusals():
+        from training.evaluate import calibrate_run
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            calibration = calibrate_run(run, prepared, report)
+    typer.echo(
+        f"{run}: temperature {calibration.temperature:.4f}, expected calibration error "
+        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after"
     )
 
 

@@ -1,14 +1,14 @@
-"""Measure a run's result on one part of the data, with the graph that is exported.
+"""Calibrate a run, and measure it on one part of the data, with the graph that is exported.
 
 ```
+RUN/calibration.json   app.domain.manifest.Calibration
 RUN/evaluation-<part>/
     metrics.json       app.domain.manifest.Metrics
     report.md          the same for a person, with the figures
-    confusion_matrix.png  curves.png  heatmaps.png
+    confusion_matrix.png  reliability.png  curves.png  heatmaps.png  failures.png
 ```
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,26 +20,38 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
-from app.domain.manifest import Metrics
+from app.domain.manifest import Calibration, Metrics
 from training.architectures import build_hybrid
-from training.figures import draw_confusion_matrix, draw_curves, draw_heatmaps
+from training.calibration import calibrate
+from training.figures import (
+    draw_confusion_matrix,
+    draw_curves,
+    draw_heatmaps,
+    draw_reliability,
+)
 from training.inference_graph import InferenceGraph
-from training.metrics import measure
+from training.metrics import measure, measure_operating_points, measure_subgroups
 from training.prepare import Part, PreparedData
 from training.report import write_report
 from training.run_folder import (
+    RunError,
     best_weights,
     check_data,
     read_history,
     read_result,
     read_run_owner,
+    write_json,
 )
 
 BATCH_SIZE: Final = 32
+CALIBRATION_NAME: Final = "calibration.json"
+NUM_FAILURES: Final = 8
 
 
 def load_graph(run: Path) -> InferenceGraph:
-    """The inference graph of a finished run, with its best weights.
+    """The inference graph of a finished run, with its best weights and its temperature.
+
+    Before `calibrate_run` the temperature is 1.
 
     Raises:
         RunError: The run is not finished.
@@ -50,7 +62,40 @@ def load_graph(run: Path) -> InferenceGraph:
     recipe = replace(read_run_owner(run).recipe, backbone_weights="none", frozen_layers=0)
     model = build_hybrid(recipe, MODEL_INPUT_SIZE)
     model.load_weights(best_weights(run, result.best_epoch))
-    return InferenceGraph(model)
+    calibration = read_calibration(run)
+    return InferenceGraph(model, calibration.temperature if calibration else 1.0)
+
+
+def read_calibration(run: Path) -> Calibration | None:
+    """What `calibrate_run` wrote, or None before it."""
+    path = run / CALIBRATION_NAME
+    return Calibration.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def calibrate_run(
+    run: Path, data: PreparedData, report_progress: Callable[[int, int], None]
+) -> Calibration:
+    """Calibrate a run on the validation part and write `calibration.json`.
+
+    Args:
+        run: A finished run's folder.
+        data: The dataset it was trained on.
+        report_progress: Called with (images done, images in all).
+
+    Raises:
+        RunError: The run is not finished, was trained on other data, or was already measured
+            on the test part: nothing is chosen after that.
+    """
+    check_data(run, data)
+    if evaluation_folder(run, Part.TEST).exists():
+        raise RunError(f"{run} was measured on the test part; it cannot be calibrated any more.")
+    rows = data.rows(Part.VALIDATION)
+    outputs = predict(load_graph(run), data.images, rows, report_progress)
+    calibration = calibrate(
+        outputs["logits"], data.labels(rows), data.lesions(rows), seed=data.seed
+    )
+    write_json(run / CALIBRATION_NAME, calibration.model_dump(mode="json"))
+    return calibration
 
 
 def evaluation_folder(run: Path, part: Part) -> Path:
@@ -76,21 +121,24 @@ def evaluate(
         The figures.
 
     Raises:
-        RunError: The run is not finished, or was trained on other data.
+        RunError: The run is not finished, was trained on other data, or is to be measured
+            on the test part before it was calibrated.
     """
     owner = check_data(run, data)
+    calibration = read_calibration(run)
+    if part is Part.TEST and calibration is None:
+        raise RunError(f"{run}: run `python -m training calibrate {run}` before the test part.")
     graph = load_graph(run)
     rows = data.rows(part)
     labels = data.labels(rows)
     outputs = predict(graph, data.images, rows, report_progress)
-    groups = data.table["lesion_id"].to_numpy()[rows]
-    metrics = measure(part.value, labels, outputs["probabilities"], groups, seed=data.seed)
+    metrics = measure_all(part, data, outputs["probabilities"], calibration)
 
     folder = evaluation_folder(run, part)
     folder.mkdir(exist_ok=True)
-    text = json.dumps(metrics.model_dump(mode="json"), indent=2) + "\n"
-    (folder / "metrics.json").write_text(text, encoding="utf-8")
+    write_json(folder / "metrics.json", metrics.model_dump(mode="json"))
     draw_confusion_matrix(metrics, folder / "confusion_matrix.png")
+    draw_reliability(metrics, folder / "reliability.png")
     draw_curves(read_history(run), folder / "curves.png")
     picks = _examples(labels, data.seed)
     draw_heatmaps(
@@ -99,8 +147,44 @@ def evaluate(
         {name: values[picks] for name, values in outputs.items()},
         folder / "heatmaps.png",
     )
+    picks = _failures(labels, outputs["probabilities"])
+    draw_heatmaps(
+        data.images[rows[picks]],
+        labels[picks],
+        {name: values[picks] for name, values in outputs.items()},
+        folder / "failures.png",
+    )
     write_report(owner.recipe, metrics, folder / "report.md")
     return metrics
+
+
+def measure_all(
+    part: Part,
+    data: PreparedData,
+    probabilities: npt.NDArray[np.float32],
+    calibration: Calibration | None,
+) -> Metrics:
+    """Every figure of some answers on one part: classes, calibration, thresholds, subgroups.
+
+    Args:
+        part: Which part.
+        data: The dataset.
+        probabilities: (num_images_of_part, 7) float32, in the part's order.
+        calibration: Whose operating points are measured.
+    """
+    rows = data.rows(part)
+    labels, groups = data.labels(rows), data.lesions(rows)
+    points = calibration.operating_points if calibration else []
+    return measure(part.value, labels, probabilities, groups, seed=data.seed).model_copy(
+        update={
+            "operating_points": measure_operating_points(
+                points, labels, probabilities, groups, seed=data.seed
+            ),
+            "subgroups": measure_subgroups(
+                labels, probabilities, groups, data.attributes(rows), seed=data.seed
+            ),
+        }
+    )
 
 
 def predict(
@@ -125,3 +209,12 @@ def _examples(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]
     return np.array(
         [random.choice(np.flatnonzero(labels == label)) for label in np.unique(labels)], np.int64
     )
+
+
+def _failures(
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """The wrong answers that were most certain, the worst first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return np.asarray(wrong[order][:NUM_FAILURES], np.int64)

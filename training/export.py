@@ -30,7 +30,7 @@ from app.domain.manifest import (
     write_manifest,
 )
 from training.config import Recipe
-from training.evaluate import evaluation_folder, load_graph
+from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
 from training.report import DATA_TERMS, model_card
@@ -71,7 +71,7 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
         raise ExportError(
             f"{measured} is missing; run `python -m training evaluate {run} --part test`."
         )
-    graph = load_graph(run)
+    graph, calibration = load_graph(run), read_calibration(run)
     result = read_result(run)
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=models))
@@ -101,6 +101,7 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
                 seconds=result.seconds,
                 hardware=result.hardware,
             ),
+            calibration=calibration,
             metrics=Metrics.model_validate_json(measured.read_bytes()),
             golden_example=golden,
             license=f"CC BY-NC 4.0, from the data: {DATA_TERMS}",

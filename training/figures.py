@@ -32,6 +32,20 @@ def draw_confusion_matrix(metrics: Metrics, path: Path) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
+def draw_reliability(metrics: Metrics, path: Path) -> None:
+    """Accuracy over confidence; a dot's area is its share of the images."""
+    bins = metrics.reliability
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.plot([b.confidence for b in bins], [b.accuracy for b in bins], color="tab:blue")
+    areas = [2000 * b.num_images / metrics.num_images for b in bins]
+    axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], areas, alpha=0.5)
+    title = f"{metrics.part}, expected calibration error {metrics.calibration_error:.3f}"
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
+    figure.savefig(path, dpi=_DPI)
+
+
 def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
     """Loss and accuracy by epoch, both parts; lines mark a change of image size."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")

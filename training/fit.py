@@ -144,7 +144,7 @@ def _run_stage(
         )
         if progress.step < num_steps:  # else a kill came between the last step and validation
             model.fit(batches, epochs=1, verbose=0, callbacks=[keeper])
-        with _averaged(model, keeper.last_weights):
+        with averaged(model, keeper.last_weights):
             loss, accuracy = model.evaluate(validation, verbose=0)
             progress = _close_epoch(run, recipe, model, keeper.progress_now(), loss, accuracy)
         _save(run, checkpoint, progress)
@@ -207,7 +207,7 @@ class DiscriminativeAdam(keras.optimizers.Adam):
 
 
 @contextmanager
-def _averaged(model: keras.Model, last: list[Any] | None) -> Iterator[None]:
+def averaged(model: keras.Model, last: list[Any] | None) -> Iterator[None]:
     """Within, a model holds its moving averages, if it has them; then its last weights.
 
     `Model.fit` leaves the averages in the model, so that `last` brings what it replaced.

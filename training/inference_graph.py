@@ -1,7 +1,8 @@
 """What an artifact computes: all answers and maps of an image in one forward pass.
 
 ```
-image uint8 -> /255 -> hybrid -> logits, probabilities, features, (attention)
+image uint8 -> /255 -> hybrid -> logits, features, (attention)
+                              -> probabilities = softmax(logits / temperature)
                               -> class_activation: Grad-CAM of all seven classes
 ```
 
@@ -32,13 +33,15 @@ class InferenceGraph(tf.Module):
         num_parameters: Values in the model, as Keras counts them.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
         """Copy a model's weights.
 
         Args:
             model: From `build_hybrid` at 224 pixels, under the float32 policy.
+            temperature: What logits are divided by before the softmax (calibration).
         """
         super().__init__(name="dermhybrid")
+        self._temperature = temperature
         names = {layer.name for layer in model.layers}
         self.has_attention = ATTENTION in names
         self.num_parameters = int(model.count_params())
@@ -83,7 +86,7 @@ class InferenceGraph(tf.Module):
         logits = layers[HEAD_LAYERS[2]]
         outputs = {
             "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
+            "probabilities": tf.nn.softmax(logits / self._temperature),
             "class_activation": tf.einsum("bhwk,bck->bchw", maps, weights),
             "features": layers[FEATURES],
         }

@@ -1,16 +1,29 @@
 """Classification figures with bootstrap intervals, from labels and probabilities alone."""
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from app.domain.labels import LABELS, NUM_CLASSES
-from app.domain.manifest import ClassMetrics, Interval, Metrics
+from app.domain.labels import CLASS_INDEX, LABELS, NUM_CLASSES
+from app.domain.manifest import (
+    ClassMetrics,
+    Interval,
+    Metrics,
+    OperatingPoint,
+    ReliabilityBin,
+    Subgroup,
+)
 
 NUM_RESAMPLES: Final = 1000
 CONFIDENCE: Final = 0.95
+NUM_RELIABILITY_BINS: Final = 15
+"""As in Guo et al., 2017."""
+
+MIN_SUBGROUP_IMAGES: Final = 20
+MIN_SUBGROUP_MELANOMAS: Final = 10
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -71,8 +84,123 @@ def measure(
             },
             "per_class": per_class,
             "confusion_matrix": whole[0].astype(int).tolist(),
+            "calibration_error": calibration_error(labels, probabilities),
+            "reliability": reliability(labels, probabilities),
         }
     )
+
+
+def reliability(labels: Ints, probabilities: npt.NDArray[np.float32]) -> list[ReliabilityBin]:
+    """Confidence against accuracy in bins of equal width; empty bins are left out.
+
+    Args:
+        labels: (num_images,) int64 class indices.
+        probabilities: (num_images, 7) float32.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    edges = np.linspace(0.0, 1.0, NUM_RELIABILITY_BINS + 1)[1:-1]
+    bins = np.digitize(confidence, edges, right=True)
+    return [
+        ReliabilityBin(
+            num_images=int((bins == index).sum()),
+            confidence=round(float(confidence[bins == index].mean()), 4),
+            accuracy=round(float(right[bins == index].mean()), 4),
+        )
+        for index in np.unique(bins)
+    ]
+
+
+def calibration_error(labels: Ints, probabilities: npt.NDArray[np.float32]) -> float:
+    """Expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015) of the answers.
+
+    The mean distance between confidence and accuracy over the bins of `reliability`.
+    """
+    bins = reliability(labels, probabilities)
+    gaps = [b.num_images * abs(b.confidence - b.accuracy) for b in bins]
+    return round(sum(gaps) / len(labels), 4)
+
+
+def measure_operating_points(
+    points: Iterable[OperatingPoint],
+    labels: Ints,
+    probabilities: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.object_],
+    *,
+    seed: int,
+) -> list[OperatingPoint]:
+    """Sensitivity and specificity at thresholds that were chosen elsewhere.
+
+    Args:
+        points: The thresholds.
+        labels: (num_images,) int64 class indices.
+        probabilities: (num_images, 7) float32.
+        groups: (num_images,) lesion identifiers.
+        seed: Of the resamples.
+    """
+    counts = _group_draws(groups, np.random.default_rng(seed), NUM_RESAMPLES)
+    measured = []
+    for point in points:
+        indices = [CLASS_INDEX[label] for label in point.labels]
+        is_target = np.isin(labels, indices)
+        positive = probabilities[:, indices].sum(axis=1) >= point.threshold
+        measured.append(
+            point.model_copy(
+                update={
+                    "sensitivity": _share(positive, is_target, counts),
+                    "specificity": _share(~positive, ~is_target, counts),
+                }
+            )
+        )
+    return measured
+
+
+def measure_subgroups(
+    labels: Ints,
+    probabilities: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.object_],
+    attributes: Mapping[str, npt.NDArray[np.object_]],
+    *,
+    seed: int,
+) -> list[Subgroup]:
+    """Accuracy and melanoma recall by attribute.
+
+    Args:
+        labels: (num_images,) int64 class indices.
+        probabilities: (num_images, 7) float32.
+        groups: (num_images,) lesion identifiers.
+        attributes: (num_images,) values by the attribute's name.
+        seed: Of the resamples.
+    """
+    counts = _group_draws(groups, np.random.default_rng(seed), NUM_RESAMPLES)
+    right = probabilities.argmax(axis=1) == labels
+    melanoma = labels == CLASS_INDEX["mel"]
+    subgroups = []
+    for attribute, values in attributes.items():
+        for value in np.unique(values.astype(str)):
+            inside = values.astype(str) == value
+            num_images, num_melanomas = int(inside.sum()), int((inside & melanoma).sum())
+            if num_images < MIN_SUBGROUP_IMAGES:
+                continue
+            enough = num_melanomas >= MIN_SUBGROUP_MELANOMAS
+            subgroup = {
+                "attribute": attribute,
+                "value": str(value),
+                "num_images": num_images,
+                "accuracy": _share(right, inside, counts),
+                "num_melanomas": num_melanomas,
+                "melanoma_recall": _share(right, inside & melanoma, counts) if enough else None,
+            }
+            subgroups.append(Subgroup.model_validate(subgroup))
+    return subgroups
+
+
+def _share(hit: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], counts: Ints) -> Interval:
+    """The share of hits among some images, with its interval over resamples."""
+    both = (hit & among).astype(np.float64)
+    base = among.astype(np.float64)
+    drawn = _divide(counts @ both, counts @ base)
+    return _interval(float(_divide(both.sum(), base.sum())), drawn)
 
 
 def _group_draws(

@@ -33,6 +33,8 @@ from training.config import Protocol
 
 METADATA_COLUMNS: Final = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+AGE_BANDS: Final = (0, 40, 60, 200)
+AGE_BAND_NAMES: Final = ("under 40", "40 to 59", "60 and over")
 _READ_BATCH: Final = 256
 _TRAINING_LIMITS: Final = ImageLimits(min_side_pixels=32)
 
@@ -87,6 +89,21 @@ class PreparedData:
     def labels(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Class indices of rows: (num_rows,) int64."""
         return np.asarray(self.table["dx"].map(CLASS_INDEX), np.int64)[rows]
+
+    def lesions(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+        """Lesion identifiers of rows: (num_rows,)."""
+        return np.asarray(self.table["lesion_id"], np.object_)[rows]
+
+    def attributes(self, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.object_]]:
+        """What is known of the patient and the site, (num_rows,) each; ages in bands."""
+        table = self.table.iloc[rows]
+        age = pd.cut(table["age"], AGE_BANDS, right=False, labels=AGE_BAND_NAMES)
+        columns = {
+            "age": age.astype(object).where(age.notna(), "unknown"),
+            "sex": table["sex"].fillna("unknown"),
+            "localization": table["localization"].fillna("unknown"),
+        }
+        return {name: np.asarray(values, np.object_) for name, values in columns.items()}
 
 
 def load_prepared(directory: Path) -> PreparedData:

@@ -24,13 +24,21 @@ def write_report(recipe: Recipe, metrics: Metrics, path: Path) -> None:
         "",
         *metrics_lines(metrics),
         "",
+        *reliability_lines(metrics),
+        "",
         "![Confusion matrix](confusion_matrix.png)",
+        "",
+        "![Reliability](reliability.png)",
         "",
         "![Training curves](curves.png)",
         "",
         "One image of each class, drawn by seed:",
         "",
         "![Heatmaps](heatmaps.png)",
+        "",
+        "The wrong answers that were most certain:",
+        "",
+        "![Failures](failures.png)",
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -56,6 +64,42 @@ def metrics_lines(metrics: Metrics) -> list[str]:
             _short(v) for v in (figures.precision, figures.recall, figures.f1, figures.roc_auc)
         )
         lines.append(f"| {label} | {figures.support} | {cells} |")
+    return lines
+
+
+def reliability_lines(metrics: Metrics) -> list[str]:
+    """Calibration, operating points and subgroups as Markdown; nothing where unmeasured."""
+    if metrics.calibration_error is None:
+        return []
+    lines = [
+        f"Expected calibration error: {metrics.calibration_error:.4f} (15 bins of the answer's "
+        "probability).",
+        "",
+    ]
+    if metrics.operating_points:
+        lines += [
+            "Operating points: the classes' summed probability at or above a threshold that was "
+            "chosen on the validation part for a sensitivity there.",
+            "",
+            "| target | chosen for | threshold | sensitivity | specificity |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {p.target} ({' + '.join(p.labels)}) | {p.required_sensitivity:.2f} | "
+                f"{p.threshold:.4f} | {_short(p.sensitivity)} | {_short(p.specificity)} |"
+                for p in metrics.operating_points
+            ),
+            "",
+        ]
+    lines += [
+        "| attribute | value | images | accuracy | melanomas | melanoma recall |",
+        "|---|---|---|---|---|---|",
+    ]
+    for group in metrics.subgroups:
+        recall = "" if group.melanoma_recall is None else _short(group.melanoma_recall)
+        lines.append(
+            f"| {group.attribute} | {group.value} | {group.num_images} | "
+            f"{_short(group.accuracy)} | {group.num_melanomas} | {recall} |"
+        )
     return lines
 
 
@@ -113,6 +157,8 @@ def model_card(manifest: Manifest) -> str:
         "",
         *metrics_lines(metrics),
         "",
+        *reliability_lines(metrics),
+        "",
         "Confusion matrix, a row a true class:",
         "",
         f"| | {' | '.join(LABELS)} |",
@@ -124,8 +170,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         "## Limits",
         "",
-        "- The probabilities are the softmax's own and are not calibrated: 0.9 does not mean "
-        "that nine in ten such answers are right.",
+        _calibration_limit(manifest),
         "- Nothing in the model notices an image that is not a dermatoscopic one.",
         "- Recall differs much between classes (table above); rare classes were learnt from few "
         "lesions.",
@@ -138,6 +183,21 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _calibration_limit(manifest: Manifest) -> str:
+    calibration = manifest.calibration
+    if calibration is None:
+        return (
+            "- The probabilities are the softmax's own and are not calibrated: 0.9 does not mean "
+            "that nine in ten such answers are right."
+        )
+    return (
+        f"- The probabilities were calibrated by one temperature ({calibration.temperature}) on "
+        f"{calibration.num_images} validation images (expected calibration error "
+        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after); on images "
+        "from elsewhere they may mean less."
+    )
 
 
 _LEAK: Final = {

@@ -10,6 +10,7 @@ RUN/
     history.jsonl    a line an epoch
     tensorboard/     the same figures for TensorBoard
     result.json      written last, when the run is finished
+    calibration.json temperature and operating points, after `calibrate`
 ```
 
 Every file is replaced as a whole, so that a kill leaves the old one or the new one. Knows
@@ -90,7 +91,7 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
     path = run / "recipe.json"
     if not path.exists():
         values = {**asdict(owner), "recipe": recipe.to_json()}
-        _write_atomically(path, json.dumps(values, indent=2) + "\n")
+        write_json(path, values)
     elif read_run_owner(run) != owner:
         raise RunError(f"{run} holds a run of another recipe or dataset; name another folder.")
 
@@ -182,7 +183,7 @@ def append_history(run: Path, line: dict[str, Any]) -> None:
 
 def write_result(run: Path, result: RunResult) -> None:
     """Declare a run finished."""
-    _write_atomically(run / "result.json", json.dumps(asdict(result), indent=2) + "\n")
+    write_json(run / "result.json", asdict(result))
 
 
 def read_result(run: Path) -> RunResult:
@@ -194,6 +195,11 @@ def read_result(run: Path) -> RunResult:
     if not (run / "result.json").exists():
         raise RunError(f"{run} is not finished; run `python -m training fit` again to resume it.")
     return RunResult(**json.loads((run / "result.json").read_text(encoding="utf-8")))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values indented, as a whole."""
+    _write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

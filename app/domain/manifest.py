@@ -61,6 +61,81 @@ class ClassMetrics(_Strict):
     support: Annotated[int, Field(ge=0)]
 
 
+class ReliabilityBin(_Strict):
+    """Answers of like confidence.
+
+    Attributes:
+        num_images: How many.
+        confidence: Mean probability of the answered class.
+        accuracy: Share of right answers.
+    """
+
+    num_images: Annotated[int, Field(ge=1)]
+    confidence: Probability
+    accuracy: Probability
+
+
+class OperatingPoint(_Strict):
+    """A threshold on the summed probability of some classes, and what it achieves.
+
+    Attributes:
+        target: What is looked for.
+        labels: The classes whose probabilities are summed.
+        required_sensitivity: What the threshold was chosen for on the validation part.
+        threshold: A sum at or above it is positive.
+        sensitivity: Share of the target's images that are positive.
+        specificity: Share of the others that are not.
+    """
+
+    target: Literal["melanoma", "malignancy"]
+    labels: Annotated[list[str], Field(min_length=1)]
+    required_sensitivity: Probability
+    threshold: Probability
+    sensitivity: Interval
+    specificity: Interval
+
+
+class Calibration(_Strict):
+    """How probabilities were brought to mean what they say, on the validation part.
+
+    Attributes:
+        method: Logits are divided by one number before the softmax (Guo, Pleiss, Sun and
+            Weinberger, "On Calibration of Modern Neural Networks", ICML 2017).
+        temperature: That number; the exported graph applies it.
+        num_images: Of the validation part.
+        error_before: Expected calibration error of the plain softmax there.
+        error_after: The same of what the graph returns.
+        operating_points: Chosen and measured there.
+    """
+
+    method: Literal["temperature"] = "temperature"
+    temperature: Annotated[float, Field(gt=0.0)]
+    num_images: Annotated[int, Field(ge=1)]
+    error_before: Probability
+    error_after: Probability
+    operating_points: list[OperatingPoint]
+
+
+class Subgroup(_Strict):
+    """Figures of the images that share an attribute.
+
+    Attributes:
+        attribute: "age", "sex" or "localization".
+        value: As HAM10000 has it; ages in bands.
+        num_images: How many; smaller groups than 20 are left out.
+        accuracy: Share of right answers.
+        num_melanomas: How many of them are melanomas.
+        melanoma_recall: None where there are fewer than 10.
+    """
+
+    attribute: Literal["age", "sex", "localization"]
+    value: str
+    num_images: Annotated[int, Field(ge=1)]
+    accuracy: Interval
+    num_melanomas: Annotated[int, Field(ge=0)]
+    melanoma_recall: Interval | None
+
+
 class Metrics(_Strict):
     """Figures of the exported artifact on one part of the split.
 
@@ -72,6 +147,11 @@ class Metrics(_Strict):
         macro_f1: Mean F1 over the classes.
         per_class: By label.
         confusion_matrix: Row is the truth, column the answer, in the order of `classes`.
+        calibration_error: Expected calibration error over 15 bins of confidence; None in
+            manifests from before it was measured, which lack the lists below too.
+        reliability: The bins that hold images, by rising confidence.
+        operating_points: The thresholds chosen on the validation part, measured on this one.
+        subgroups: By age, sex and site.
     """
 
     part: Literal["validation", "test"]
@@ -81,6 +161,10 @@ class Metrics(_Strict):
     macro_f1: Interval
     per_class: dict[str, ClassMetrics]
     confusion_matrix: list[list[int]]
+    calibration_error: Probability | None = None
+    reliability: list[ReliabilityBin] = []
+    operating_points: list[OperatingPoint] = []
+    subgroups: list[Subgroup] = []
 
 
 class TrainingProcess(_Strict):
@@ -153,6 +237,8 @@ class Manifest(_Strict):
         has_attention: Whether there is an output `attention`.
         git_commit: Commit of the code that exported the artifact.
         training: Where the weights come from.
+        calibration: On the validation part; None where the probabilities are the plain
+            softmax's.
         metrics: On the test part, which neither training nor model selection saw.
         golden_example: What the artifact must answer wherever it is loaded.
         license: Terms of the weights.
@@ -169,6 +255,7 @@ class Manifest(_Strict):
     has_attention: bool
     git_commit: GitCommit
     training: Training
+    calibration: Calibration | None = None
     metrics: Metrics
     golden_example: GoldenExample
     license: str

@@ -1,6 +1,7 @@
 """The paper's distortions: within their ranges, about the centre, repeatable."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -88,3 +89,36 @@ def test_rotation_is_in_degrees() -> None:
     matrix = random_transforms(tf.constant(500), tf.constant(64.0), seed(8), ranges).numpy()
     angles = np.arctan2(matrix[:, 3], matrix[:, 0])
     assert math.radians(18) < np.abs(angles).max() <= math.radians(20) + 1e-6
+
+
+def test_quarter_turns_reach_all_eight_symmetries_and_nothing_else() -> None:
+    ranges = AugmentationRanges(0.0, 0.0, 0.0, 0.0, horizontal_flip=True, quarter_turns=True)
+    offset = centres(augment(dot(50, 40), seed(9), ranges)) - 32
+    seen = {tuple(row) for row in np.rint(offset).astype(int).tolist()}
+    expected = {(18, 8), (8, 18)}
+    assert seen == {(sx * x, sy * y) for x, y in expected for sx in (1, -1) for sy in (1, -1)}
+
+
+def test_colours_keep_their_ranges_and_one_draw_an_image() -> None:
+    grey = tf.fill([256, 8, 8, 3], 0.5)
+    brighter = augment(grey, seed(10), replace(NONE, brightness=0.2)).numpy()
+    assert brighter.min() >= 0.4 - 1e-6
+    assert brighter.max() <= 0.6 + 1e-6
+    assert brighter.max() - brighter.min() > 0.18
+    assert np.ptp(brighter, axis=(1, 2, 3)).max() < 1e-6
+    tinted = augment(grey, seed(10), replace(NONE, colour_balance=0.1)).numpy()
+    assert np.ptp(tinted, axis=3).max() > 0.05
+    assert np.abs(tinted - 0.5).max() <= 0.05 + 1e-6
+
+
+def test_contrast_keeps_the_mean_and_saturation_the_grey() -> None:
+    images = 0.3 + 0.4 * tf.random.stateless_uniform([16, 8, 8, 3], [1, 2])
+    contrast = augment(images, seed(11), replace(NONE, contrast=0.2)).numpy()
+    mean = images.numpy().mean(axis=(1, 2))
+    np.testing.assert_allclose(contrast.mean(axis=(1, 2)), mean, atol=1e-5)
+    spread = contrast.std(axis=(1, 2, 3)) / images.numpy().std(axis=(1, 2, 3))
+    assert np.abs(spread - 1.0).max() > 0.1
+    luma = np.array([0.299, 0.587, 0.114])
+    saturated = augment(images, seed(11), replace(NONE, saturation=0.2)).numpy()
+    np.testing.assert_allclose(saturated @ luma, images.numpy() @ luma, atol=1e-5)
+    assert np.abs(saturated - images).max() > 0.01

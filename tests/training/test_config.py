@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from training.config import Backbone, CnnReduction, Protocol, Recipe, Stage
+from training.config import (
+    Augmentation,
+    Backbone,
+    CnnReduction,
+    Protocol,
+    Recipe,
+    Schedule,
+    Stage,
+)
 from training.recipes.catalog import RECIPES
 
 
@@ -28,7 +36,10 @@ def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
     assert (recipe.early_stopping_patience, recipe.plateau_patience) == (10, 5)
     assert (recipe.plateau_factor, recipe.class_weight_exponent) == (0.2, 1.0)
     assert recipe.protocol is Protocol.PAPER
-    assert recipe.augmentation
+    assert recipe.augmentation is Augmentation.PAPER
+    assert (recipe.schedule, recipe.weight_decay) == (Schedule.PLATEAU, 0.0)
+    assert (recipe.mixup, recipe.label_smoothing, recipe.average_momentum) == (0.0, 0.0, 0.0)
+    assert (recipe.cnn_filters, recipe.backbone_rate) == ((64, 128, 256), 1.0)
     assert recipe.attention is (recipe.backbone is Backbone.RESNET50V2)
 
 
@@ -38,6 +49,10 @@ def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
         ({"backbone_weights": "none"}, "frozen_layers"),
         ({"stages": ()}, "at least one stage"),
         ({"batch_size": 0}, "batch_size"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"average_momentum": -0.1}, "average_momentum"),
+        ({"mixup": -1.0}, "mixup"),
+        ({"weight_decay": -1.0}, "weight_decay"),
         (
             {
                 "cnn_reduction": CnnReduction.FLATTEN,

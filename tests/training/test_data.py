@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from training.config import Augmentation, Backbone, Recipe
 from training.data import (
     Examples,
     class_weights,
@@ -18,16 +19,27 @@ EXAMPLES = Examples(
 
 
 def epoch(
-    epoch_index: int, first_step: int = 0, num_steps: int = 3, *, augmentation: bool = False
+    epoch_index: int,
+    first_step: int = 0,
+    num_steps: int = 3,
+    augmentation: Augmentation = Augmentation.NONE,
+    mixup: float = 0.0,
 ) -> list[tuple[np.ndarray, ...]]:
-    batches = training_batches(
-        EXAMPLES,
+    recipe = Recipe(
+        "x",
+        Backbone.DENSENET121,
+        attention=False,
         batch_size=4,
         seed=1,
+        augmentation=augmentation,
+        mixup=mixup,
+    )
+    batches = training_batches(
+        EXAMPLES,
+        recipe,
+        np.arange(7, dtype=np.float32),
         epoch=epoch_index,
         steps=range(first_step, num_steps),
-        weights=np.arange(7, dtype=np.float32),
-        augmentation=augmentation,
     )
     return [tuple(t.numpy() for t in batch) for batch in batches]
 
@@ -47,18 +59,36 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
     assert np.abs(epoch(0)[0][0] - epoch(1)[0][0]).max() > 0.1
 
 
-@pytest.mark.parametrize("augmentation", [False, True])
-def test_a_resumed_epoch_goes_on_with_the_very_batches(augmentation: bool) -> None:
-    whole = epoch(3, augmentation=augmentation)
-    rest = epoch(3, first_step=1, augmentation=augmentation)
+@pytest.mark.parametrize("augmentation", list(Augmentation))
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_resumed_epoch_goes_on_with_the_very_batches(
+    augmentation: Augmentation, mixup: float
+) -> None:
+    whole = epoch(3, augmentation=augmentation, mixup=mixup)
+    rest = epoch(3, first_step=1, augmentation=augmentation, mixup=mixup)
     assert len(rest) == len(whole) - 1
     for expected, received in zip(whole[1:], rest, strict=True):
         for a, b in zip(expected, received, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_augmentation_changes_images_and_keeps_the_range() -> None:
-    plain, distorted = epoch(0)[0][0], epoch(0, augmentation=True)[0][0]
+def test_mixup_mixes_images_labels_and_weights_by_one_share() -> None:
+    images, labels, weights = epoch(0)[0]
+    mixed_images, mixed_labels, mixed_weights = epoch(0, mixup=0.4)[0]
+    for row in range(4):
+        pair = np.stack([images[row].ravel(), images[3 - row].ravel()], axis=1)
+        share, rest = np.linalg.lstsq(pair, mixed_images[row].ravel(), rcond=None)[0]
+        assert share + rest == pytest.approx(1.0, abs=1e-4)
+        label = share * labels[row] + rest * labels[3 - row]
+        np.testing.assert_allclose(mixed_labels[row], label, atol=1e-4)
+        weight = share * weights[row] + rest * weights[3 - row]
+        assert mixed_weights[row] == pytest.approx(weight, abs=1e-3)
+    assert (mixed_labels.max(axis=1) < 0.999).any()
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation.PAPER, Augmentation.DERMOSCOPY])
+def test_augmentation_changes_images_and_keeps_the_range(augmentation: Augmentation) -> None:
+    plain, distorted = epoch(0)[0][0], epoch(0, augmentation=augmentation)[0][0]
     assert np.abs(plain - distorted).mean() > 0.05
     assert distorted.min() >= 0.0
     assert distorted.max() <= 1.0

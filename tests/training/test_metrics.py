@@ -11,8 +11,9 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from app.domain.labels import LABELS
-from training.metrics import measure
+from app.domain.labels import CLASS_INDEX, LABELS
+from app.domain.manifest import Interval, OperatingPoint
+from training.metrics import measure, measure_operating_points, measure_subgroups
 
 RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.integers(0, 7, 300)
@@ -74,3 +75,38 @@ def test_missing_class_and_missing_answer_are_no_crash() -> None:
 def test_same_seed_same_intervals() -> None:
     first = measure("test", TRUE, PROBABILITIES, LESIONS, seed=1, num_resamples=50)
     assert first == measure("test", TRUE, PROBABILITIES, LESIONS, seed=1, num_resamples=50)
+
+
+def test_operating_points_count_by_hand() -> None:
+    probabilities = np.zeros((4, 7), np.float32)
+    probabilities[:, CLASS_INDEX["mel"]] = [0.9, 0.2, 0.6, 0.1]
+    probabilities[:, CLASS_INDEX["nv"]] = 1.0 - probabilities.sum(axis=1)
+    labels = np.array([CLASS_INDEX[name] for name in ("mel", "mel", "nv", "nv")])
+    zero = Interval(value=0, low=0, high=0)
+    point = OperatingPoint(
+        target="melanoma",
+        labels=["mel"],
+        required_sensitivity=0.9,
+        threshold=0.2,
+        sensitivity=zero,
+        specificity=zero,
+    )
+    groups = np.arange(4).astype(str).astype(object)
+    (low,) = measure_operating_points([point], labels, probabilities, groups, seed=1)
+    assert (low.sensitivity.value, low.specificity.value) == (1.0, 0.5)
+    higher = point.model_copy(update={"threshold": 0.7})
+    (high,) = measure_operating_points([higher], labels, probabilities, groups, seed=1)
+    assert (high.sensitivity.value, high.specificity.value) == (0.5, 1.0)
+
+
+def test_subgroups_are_measured_apart_and_small_ones_left_out() -> None:
+    sex = np.array(["female"] * 140 + ["male"] * 141 + ["unknown"] * 19, object)
+    groups = measure_subgroups(TRUE, PROBABILITIES, LESIONS, {"sex": sex}, seed=1)
+    assert [(g.value, g.num_images) for g in groups] == [("female", 140), ("male", 141)]
+    right = np.equal(PROBABILITIES.argmax(axis=1), TRUE)
+    melanoma = np.equal(TRUE, CLASS_INDEX["mel"])
+    assert groups[0].accuracy.value == pytest.approx(right[:140].mean(), abs=1e-4)
+    assert groups[0].num_melanomas == melanoma[:140].sum()
+    recall = groups[0].melanoma_recall
+    assert recall is not None
+    assert recall.value == pytest.approx(right[:140][melanoma[:140]].mean(), abs=1e-4)

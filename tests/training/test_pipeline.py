@@ -70,6 +70,7 @@ def artifacts(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("scratch-densenet121", "scratch-resnet50v2-attention"):
         folder = root / name
         run("fit", name, "--data", dataset, "--run", folder, *OPTIONS)
+        run("calibrate", folder, "--data", dataset)
         run("evaluate", folder, "--data", dataset)
         run("evaluate", folder, "--data", dataset, "--part", "test")
         run("export", folder, "--models", root / "models", "--commit", COMMIT)
@@ -101,7 +102,13 @@ def _run_of(name: str) -> str:
 
 def test_evaluation_leaves_figures_and_a_report(artifacts: Path) -> None:
     folder = artifacts / "scratch-resnet50v2-attention" / "evaluation-test"
-    for name in ("confusion_matrix.png", "curves.png", "heatmaps.png"):
+    for name in (
+        "confusion_matrix.png",
+        "curves.png",
+        "failures.png",
+        "heatmaps.png",
+        "reliability.png",
+    ):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
         assert name in (folder / "report.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -125,7 +132,12 @@ def test_model_card_tells_the_manifests_truth(artifacts: Path) -> None:
     manifest, _ = read_manifest(folder)
     card = (folder / "MODEL_CARD.md").read_text()
     assert card == model_card(manifest.model_copy(update={"files": {}}))
-    for words in ("Not a medical device", "CC BY-NC", "not calibrated", manifest.git_commit):
+    for words in (
+        "Not a medical device",
+        "CC BY-NC",
+        "calibrated by one temperature",
+        manifest.git_commit,
+    ):
         assert words in card
 
 

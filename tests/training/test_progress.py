@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from training.config import Backbone, Recipe, Stage
-from training.progress import Progress, after_epoch, after_step, is_finished, start
+from training.config import Backbone, Recipe, Schedule, Stage
+from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
 
 RECIPE = Recipe(
     name="x",
@@ -73,3 +73,26 @@ def test_tiny_improvements_keep_a_run_going_and_still_lower_the_rate() -> None:
 def test_state_survives_json() -> None:
     for state in (start(RECIPE), replace(start(RECIPE), step=7, best_loss=0.25, seconds=3.5)):
         assert Progress.from_json(json.loads(json.dumps(state.to_json()))) == state
+
+
+def test_cosine_rises_over_the_warmup_and_falls_to_zero_over_the_stage() -> None:
+    recipe = replace(RECIPE, schedule=Schedule.COSINE, warmup_steps=4)
+    states = [start(recipe)]
+    for _ in range(19):
+        states.append(after_epoch(states[-1], recipe, validation_loss=1.0, validation_accuracy=0))
+        recipe = replace(recipe, early_stopping_patience=99)
+    rates = [rate_at(recipe, state, step, 10) for state in states for step in range(10)]
+    assert rates[:3] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3], rel=1e-2)
+    assert max(rates) == pytest.approx(1e-3, rel=1e-2)
+    assert rates[100] == pytest.approx(0.5e-3)
+    assert 0 < rates[-1] < 1e-6
+    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+def test_plateau_keeps_one_rate_within_an_epoch_and_cosine_ignores_plateaus() -> None:
+    assert rate_at(RECIPE, start(RECIPE), 7, 10) == 1e-3
+    recipe = replace(RECIPE, schedule=Schedule.COSINE)
+    state = start(recipe)
+    for _ in range(3):
+        state = after_epoch(state, recipe, validation_loss=1.0, validation_accuracy=0.5)
+    assert state.learning_rate == 1e-3
