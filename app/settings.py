@@ -14,7 +14,8 @@ class Settings(BaseSettings):
 
     Attributes:
         models_dir: Folder of `<name>/<version>/` artifacts; all of them are loaded.
-        default_model: Answers requests that name no model; without it, the first by name.
+        default_model: Answers requests that name no model; without it, the one of the
+            highest balanced accuracy on its test part.
         max_image_bytes: Largest upload.
         max_image_pixels: Largest width times height, checked before decoding. The overlay
             has as many pixels, so this also bounds the answer.

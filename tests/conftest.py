@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from app.domain.heatmaps import encode_png
 from app.main import create_app
 from app.settings import Settings
-from tests.tiny_artifact import write_tiny_artifact
+from tests.tiny_artifact import TINY_CALIBRATION, write_tiny_artifact
 from training.synthetic import draw_lesion
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -26,7 +26,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
     write_tiny_artifact(models, PLAIN_MODEL, version=1, seed=1)
     write_tiny_artifact(models, PLAIN_MODEL, version=2, seed=2)
-    write_tiny_artifact(models, ATTENTION_MODEL, attention=True, seed=3)
+    write_tiny_artifact(
+        models, ATTENTION_MODEL, attention=True, seed=3, calibration=TINY_CALIBRATION
+    )
     return models
 
 

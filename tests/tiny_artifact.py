@@ -10,6 +10,7 @@ from app.domain.images import to_model_input
 from app.domain.labels import LABELS
 from app.domain.manifest import (
     MODEL_CARD_NAME,
+    Calibration,
     ClassMetrics,
     GoldenExample,
     InputSpec,
@@ -49,8 +50,13 @@ class TinyModel(tf.Module):
         return outputs
 
 
-def tiny_metrics() -> Metrics:
-    interval = Interval(value=0.5, low=0.4, high=0.6)
+TINY_CALIBRATION = Calibration(
+    temperature=1.0, num_images=14, error_before=0.1, error_after=0.1, operating_points=[]
+)
+
+
+def tiny_metrics(value: float = 0.5) -> Metrics:
+    interval = Interval(value=value, low=value - 0.1, high=value + 0.1)
     figures = ClassMetrics(
         precision=interval, recall=interval, f1=interval, roc_auc=interval, support=2
     )
@@ -66,9 +72,16 @@ def tiny_metrics() -> Metrics:
 
 
 def write_tiny_artifact(
-    models: Path, name: str, *, version: int = 1, attention: bool = False, seed: int = 0
+    models: Path,
+    name: str,
+    *,
+    version: int = 1,
+    attention: bool = False,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+    measured: float = 0.5,
 ) -> Path:
-    """Write `models/<name>/<version>/`."""
+    """Write `models/<name>/<version>/`, whose figures are all `measured`."""
     folder = models / name / str(version)
     model = TinyModel(attention=attention, seed=seed)
     tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
@@ -103,7 +116,8 @@ def write_tiny_artifact(
             seconds=0.0,
             hardware="none",
         ),
-        metrics=tiny_metrics(),
+        calibration=calibration,
+        metrics=tiny_metrics(measured),
         golden_example=GoldenExample(
             probabilities=[float(p) for p in probabilities], tolerance=1e-3
         ),

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from app.domain.errors import ArtifactError
+from app.domain.manifest import Metrics
 from training.config import Augmentation, CnnReduction, Precision, Protocol, Recipe
 from training.prepare import DatasetError, Part, load_prepared
 from training.prepare import prepare as prepare_data
@@ -141,25 +142,58 @@ def calibrate(run: RunArgument, data: DataOption) -> None:
 
 @app.command()
 def evaluate(
-    run: RunArgument,
-    data: DataOption,
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="A run's folder (with --data), or models/NAME/VERSION or models/ensemble.json "
+            "(with --images, --labels and --output).",
+            exists=True,
+        ),
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder that `prepare` wrote.")] = None,
     part: Annotated[
         Part, typer.Option(help="Part to measure; the test part once per recipe.")
     ] = Part.VALIDATION,
+    images: Annotated[Path | None, typer.Option(help="Folder of images from elsewhere.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV: image and dx, or ISIC's one-hot columns.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to make for the figures.")] = None,
 ) -> None:
-    """Measure a finished run; write figures, numbers and a report into its folder."""
+    """Measure a run on its data, or an artifact or the ensemble on labelled images."""
     with _refusals():
-        from training.evaluate import evaluate as evaluate_run
-        from training.evaluate import evaluation_folder
+        if data is not None and not (images or labels or output):
+            from training.evaluate import evaluate as evaluate_run
+            from training.evaluate import evaluation_folder
+
+            folder, prepared = evaluation_folder(target, part), load_prepared(data)
+            with _bar("images") as report:
+                metrics = evaluate_run(target, prepared, part, report)
+        elif data is None and images and labels and output:
+            from training.external import evaluate_external
+
+            folder = output
+            with _bar("images") as report:
+                metrics = evaluate_external(target, images, labels, output, report)
+        else:
+            raise typer.BadParameter("give either --data, or --images, --labels and --output")
+    typer.echo(f"{folder}: {_headline(metrics)}")
+
+
+@app.command()
+def ensemble(
+    members: Annotated[list[Path], typer.Argument(help="models/NAME/VERSION of each.")],
+    data: DataOption,
+    output: Annotated[Path, typer.Option(help="File to make.")] = Path("models/ensemble.json"),
+) -> None:
+    """Weigh and calibrate artifacts as one on the validation part; measure on the test part."""
+    with _refusals():
+        from training.combine import combine
 
         prepared = load_prepared(data)
         with _bar("images") as report:
-            metrics = evaluate_run(run, prepared, part, report)
-    typer.echo(
-        f"{evaluation_folder(run, part)}: accuracy {metrics.accuracy.value:.4f} "
-        f"({metrics.accuracy.low:.4f} to {metrics.accuracy.high:.4f}), balanced accuracy "
-        f"{metrics.balanced_accuracy.value:.4f}"
-    )
+            made = combine(members, prepared, output, report)
+    typer.echo(f"{output}: {_headline(made.metrics)}")
 
 
 @app.command()
@@ -189,6 +223,13 @@ def verify(
 
         manifest = verify_artifact(artifact.resolve())
     typer.echo(f"{artifact}: {manifest.name} version {manifest.version} is intact")
+
+
+def _headline(metrics: Metrics) -> str:
+    return (
+        f"accuracy {metrics.accuracy.value:.4f} ({metrics.accuracy.low:.4f} to "
+        f"{metrics.accuracy.high:.4f}), balanced accuracy {metrics.balanced_accuracy.value:.4f}"
+    )
 
 
 def _clean_commit() -> str:
@@ -221,6 +262,7 @@ def _override(
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Turn expected failures into a message and exit status 1."""
+    from training.combine import EnsembleError
     from training.export import ExportError
     from training.run_folder import RunError
 
@@ -231,7 +273,7 @@ def _refusals() -> Iterator[None]:
         for problem in error.problems:
             console.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    except (RunError, ExportError, ArtifactError, ValueError, OSError) as error:
+    except (RunError, ExportError, EnsembleError, ArtifactError, ValueError, OSError) as error:
         console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

@@ -23,6 +23,7 @@ from app.domain.manifest import (
     Manifest,
     Metrics,
     Training,
+    TrainingEpoch,
     TrainingProcess,
     file_sha256,
     read_manifest,
@@ -34,7 +35,7 @@ from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
 from training.report import DATA_TERMS, model_card
-from training.run_folder import read_processes, read_result, read_run_owner
+from training.run_folder import read_history, read_processes, read_result, read_run_owner
 from training.synthetic import draw_lesion
 
 GOLDEN_TOLERANCE: Final = 1e-3
@@ -100,6 +101,10 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
                 epochs=result.epochs,
                 seconds=result.seconds,
                 hardware=result.hardware,
+                history=[
+                    TrainingEpoch(**{name: line[name] for name in TrainingEpoch.model_fields})
+                    for line in read_history(run)
+                ],
             ),
             calibration=calibration,
             metrics=Metrics.model_validate_json(measured.read_bytes()),

@@ -143,7 +143,7 @@ def _run_stage(
             recipe, run, checkpoint, progress, num_steps, checkpoint_seconds, report_step
         )
         if progress.step < num_steps:  # else a kill came between the last step and validation
-            model.fit(batches, epochs=1, verbose=0, callbacks=[keeper])
+            model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[keeper])
         with averaged(model, keeper.last_weights):
             loss, accuracy = model.evaluate(validation, verbose=0)
             progress = _close_epoch(run, recipe, model, keeper.progress_now(), loss, accuracy)

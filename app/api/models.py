@@ -36,6 +36,7 @@ async def describe_model(
         **_summary(services.registry, model).model_dump(),
         classes=[class_schema(c) for c in CLASSES],
         training=manifest.training,
+        calibration=manifest.calibration,
         metrics=manifest.metrics,
         license=manifest.license,
     )

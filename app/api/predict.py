@@ -112,6 +112,7 @@ def _present(
         model=model_reference(model),
         predicted_class=class_schema(prediction.predicted),
         confidence=prediction.confidence,
+        calibrated=model.manifest.calibration is not None,
         probabilities=dict(zip(LABELS, prediction.probabilities.tolist(), strict=True)),
         heatmap=heatmap,
         image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),

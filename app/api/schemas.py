@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.heatmaps import HEATMAP_MEDIA_TYPE, HeatmapMethod
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
-from app.domain.manifest import Metrics, Training
+from app.domain.manifest import Calibration, Metrics, Training
 from app.domain.notice import RESEARCH_USE_NOTICE
 
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -131,12 +131,13 @@ class PredictionResponse(BaseModel):
         _Probability, Field(description="The predicted class's probability; see `calibrated`.")
     ]
     calibrated: Annotated[
-        Literal[False],
+        bool,
         Field(
-            description="Whether probabilities were calibrated: false, they are the softmax's "
-            "own, and 0.9 does not mean that nine in ten such answers are right."
+            description="Whether probabilities were calibrated on validation images "
+            "(`calibration` of the model). If not, they are the softmax's own, and 0.9 does not "
+            "mean that nine in ten such answers are right."
         ),
-    ] = False
+    ]
     probabilities: Annotated[
         dict[str, _Probability], Field(description="Of all seven classes; they sum to 1.")
     ]
@@ -162,6 +163,7 @@ class ModelDetail(ModelSummary):
 
     classes: list[DiagnosticClassSchema]
     training: Training
+    calibration: Calibration | None
     metrics: Metrics
     license: str
     notice: str = RESEARCH_USE_NOTICE

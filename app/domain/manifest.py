@@ -28,11 +28,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 GitCommit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Unknown fields and infinities are refused; nothing changes after construction."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """What the signature takes: uint8 RGB, as `to_model_input` makes it."""
 
     name: Literal["image"] = "image"
@@ -43,7 +45,7 @@ class InputSpec(_Strict):
     color_space: Literal["sRGB"] = "sRGB"
 
 
-class Interval(_Strict):
+class Interval(Strict):
     """A measured value with its 95 % bootstrap interval."""
 
     value: float
@@ -51,7 +53,7 @@ class Interval(_Strict):
     high: float
 
 
-class ClassMetrics(_Strict):
+class ClassMetrics(Strict):
     """How well one class is found among the images of a part."""
 
     precision: Interval
@@ -61,7 +63,7 @@ class ClassMetrics(_Strict):
     support: Annotated[int, Field(ge=0)]
 
 
-class ReliabilityBin(_Strict):
+class ReliabilityBin(Strict):
     """Answers of like confidence.
 
     Attributes:
@@ -75,7 +77,7 @@ class ReliabilityBin(_Strict):
     accuracy: Probability
 
 
-class OperatingPoint(_Strict):
+class OperatingPoint(Strict):
     """A threshold on the summed probability of some classes, and what it achieves.
 
     Attributes:
@@ -95,7 +97,7 @@ class OperatingPoint(_Strict):
     specificity: Interval
 
 
-class Calibration(_Strict):
+class Calibration(Strict):
     """How probabilities were brought to mean what they say, on the validation part.
 
     Attributes:
@@ -116,7 +118,7 @@ class Calibration(_Strict):
     operating_points: list[OperatingPoint]
 
 
-class Subgroup(_Strict):
+class Subgroup(Strict):
     """Figures of the images that share an attribute.
 
     Attributes:
@@ -136,11 +138,11 @@ class Subgroup(_Strict):
     melanoma_recall: Interval | None
 
 
-class Metrics(_Strict):
-    """Figures of the exported artifact on one part of the split.
+class Metrics(Strict):
+    """Figures of the exported artifact on one part of the split, or on images from elsewhere.
 
     Attributes:
-        part: Which part.
+        part: Which part; "external" for images from elsewhere.
         num_images: Its size.
         accuracy: Share of right answers.
         balanced_accuracy: Mean recall over the classes.
@@ -154,7 +156,7 @@ class Metrics(_Strict):
         subgroups: By age, sex and site.
     """
 
-    part: Literal["validation", "test"]
+    part: Literal["validation", "test", "external"]
     num_images: Annotated[int, Field(ge=1)]
     accuracy: Interval
     balanced_accuracy: Interval
@@ -167,7 +169,7 @@ class Metrics(_Strict):
     subgroups: list[Subgroup] = []
 
 
-class TrainingProcess(_Strict):
+class TrainingProcess(Strict):
     """A process that took part in training.
 
     Attributes:
@@ -181,7 +183,25 @@ class TrainingProcess(_Strict):
     clean: bool
 
 
-class Training(_Strict):
+class TrainingEpoch(Strict):
+    """A line of the learning curve.
+
+    Attributes:
+        image_size: Side of the square input in pixels.
+        loss: Mean over the epoch's steps, class weights and label smoothing included.
+        accuracy: Mean over the epoch's steps, of distorted images.
+        validation_loss: Label smoothing included.
+        validation_accuracy: At this image size.
+    """
+
+    image_size: int
+    loss: float
+    accuracy: Probability
+    validation_loss: float
+    validation_accuracy: Probability
+
+
+class Training(Strict):
     """Where the weights come from.
 
     Attributes:
@@ -195,6 +215,7 @@ class Training(_Strict):
         epochs: As the recipe's stages count them; an epoch may be shorter than the data.
         seconds: Spent training.
         hardware: What it ran on, in words.
+        history: An entry an epoch; empty in manifests from before it was kept.
     """
 
     recipe: dict[str, Any]
@@ -207,9 +228,10 @@ class Training(_Strict):
     epochs: Annotated[int, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0.0)]
     hardware: str
+    history: list[TrainingEpoch] = []
 
 
-class GoldenExample(_Strict):
+class GoldenExample(Strict):
     """An input that the artifact carries, and what it must answer.
 
     Attributes:
@@ -223,7 +245,7 @@ class GoldenExample(_Strict):
     tolerance: Annotated[float, Field(gt=0.0, le=1e-2)]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """The whole of `manifest.json`.
 
     Attributes:

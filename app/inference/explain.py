@@ -17,7 +17,7 @@ class Prediction:
     Attributes:
         probabilities: (7,) float32, summing to 1.
         predicted: The class of the highest probability.
-        confidence: That probability. Not calibrated.
+        confidence: That probability; calibrated where the manifest has a calibration.
         heatmap: Attention where the model has it, else Grad-CAM of the predicted class.
     """
 

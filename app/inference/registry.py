@@ -55,7 +55,8 @@ class ModelRegistry:
 
         Args:
             models: At least one.
-            default_name: Name of the default, or None for the first by name.
+            default_name: Name of the default, or None for the one whose newest version has the
+                highest balanced accuracy in its manifest.
 
         Raises:
             ArtifactError: No model, or none of the default's name.
@@ -64,9 +65,14 @@ class ModelRegistry:
             raise ArtifactError("There is no model to serve.")
         self._models = sorted(models, key=lambda m: (m.manifest.name, -m.manifest.version))
         try:
-            self.default = self.get(default_name) if default_name else self._models[0]
+            self.default = self.get(default_name) if default_name else self._best()
         except ModelNotFoundError as error:
             raise ArtifactError(f"The default model cannot be served: {error}") from error
+
+    def _best(self) -> LoadedModel:
+        newest = {model.manifest.name: model for model in reversed(self._models)}
+        by_name = [newest[name] for name in sorted(newest)]
+        return max(by_name, key=lambda m: m.manifest.metrics.balanced_accuracy.value)
 
     def get(self, name: str) -> LoadedModel:
         """The newest version of a model, or `name@version` exactly.

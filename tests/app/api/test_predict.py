@@ -47,6 +47,13 @@ def test_answer_is_the_models_own(client: TestClient, tiny_models: Path, lesion_
     np.testing.assert_allclose(body["heatmap"]["map"], expected_map, atol=1e-6)
 
 
+def test_only_a_calibrated_model_says_so(client: TestClient, lesion_png: bytes) -> None:
+    body = post(client, lesion_png, model=ATTENTION_MODEL).json()
+    assert body["calibrated"] is True
+    assert client.get(f"/models/{ATTENTION_MODEL}").json()["calibration"]["temperature"] == 1.0
+    assert client.get(f"/models/{PLAIN_MODEL}").json()["calibration"] is None
+
+
 def test_overlay_has_the_uploads_own_size(client: TestClient, lesion_png: bytes) -> None:
     heatmap = post(client, lesion_png).json()["heatmap"]
     overlay = Image.open(io.BytesIO(base64.b64decode(heatmap["overlay"])))

@@ -19,6 +19,7 @@ from app.domain.manifest import file_sha256
 from app.inference.engine import TensorFlowEngine
 from app.inference.registry import ModelRegistry, load_registry
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
+from tests.tiny_artifact import write_tiny_artifact
 
 
 def load(models: Path, default: str | None = None) -> ModelRegistry:
@@ -51,6 +52,14 @@ def test_default_can_be_chosen_and_must_exist(tiny_models: Path) -> None:
     assert load(tiny_models, ATTENTION_MODEL).default.manifest.name == ATTENTION_MODEL
     with pytest.raises(ArtifactError, match="default"):
         load(tiny_models, "unknown")
+
+
+def test_without_a_choice_the_best_measured_model_answers(tmp_path: Path) -> None:
+    write_tiny_artifact(tmp_path, "a", measured=0.6)
+    write_tiny_artifact(tmp_path, "b", version=1, measured=0.9)
+    write_tiny_artifact(tmp_path, "b", version=2, measured=0.5)
+    write_tiny_artifact(tmp_path, "c", measured=0.7)
+    assert load(tmp_path).default.manifest.name == "c"
 
 
 def test_versions_really_differ(registry: ModelRegistry) -> None:

@@ -1,0 +1,31 @@
+"""The ensemble's weights are those of least cross-entropy."""
+
+import numpy as np
+import pytest
+
+from training.calibration import apply_temperature
+from training.combine import fit_weights
+
+RANDOM = np.random.default_rng(5)
+EVIDENCE = RANDOM.normal(0, 1.5, (2, 4000, 7))
+LABELS = (
+    (
+        apply_temperature(EVIDENCE.sum(axis=0).astype(np.float32), 1.0).cumsum(axis=1)
+        < RANDOM.random((4000, 1))
+    )
+    .sum(axis=1)
+    .clip(max=6)
+)
+HALVES = [apply_temperature(half.astype(np.float32), 1.0) for half in EVIDENCE]
+
+
+def test_independent_evidence_of_equal_worth_weighs_the_same() -> None:
+    weights = fit_weights({"a": HALVES[0], "b": HALVES[1]}, LABELS)
+    assert weights["a"] == pytest.approx(0.5, abs=0.03)
+    assert sum(weights.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_model_that_knows_nothing_gets_no_weight() -> None:
+    noise = apply_temperature(RANDOM.normal(0, 2, (4000, 7)).astype(np.float32), 1.0)
+    weights = fit_weights({"a": HALVES[0], "b": HALVES[1], "noise": noise}, LABELS)
+    assert weights["noise"] < 0.03

@@ -1,0 +1,66 @@
+"""`docs/results.md` holds what the committed JSON says, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.domain.manifest import read_manifest
+from tests.conftest import REPOSITORY
+from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
+from training.bench import measure
+from training.results import MODELS, OUTPUT, SOURCES, render
+
+
+def test_the_committed_page_is_what_the_command_writes() -> None:
+    expected = render(REPOSITORY / MODELS, REPOSITORY / SOURCES)
+    assert (REPOSITORY / OUTPUT).read_text(encoding="utf-8") == expected
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_tiny_artifact(tmp_path / "models", "cnn_densenet121")
+    write_tiny_artifact(tmp_path / "models", "cnn_densenet121", version=10)
+    return tmp_path / "models"
+
+
+def test_missing_measurements_are_said_to_be_missing(models: Path, tmp_path: Path) -> None:
+    page = render(models, tmp_path / "none")
+    assert "not measured yet (`python -m training ablate`)" in page
+    assert "| not trained |" in page
+    assert "| not calibrated |" in page
+    assert "Tiny, version 10 | 0.8622 | 0.5000 (0.4000 to 0.6000)" in page
+    assert "version 1 |" not in page
+    assert page.endswith("\n")
+    assert not page.endswith("\n\n")
+
+
+def test_measurements_are_shown_beside_the_papers(models: Path, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    (sources / "paper-protocol").mkdir(parents=True)
+    leaked = tiny_metrics().model_dump(mode="json")
+    leaked["accuracy"] = {"value": 0.8711, "low": 0.85, "high": 0.89}
+    (sources / "paper-protocol" / "cnn_densenet121.json").write_text(json.dumps(leaked))
+    row = {
+        "variant": "no-attention",
+        "accuracy": 0.61,
+        "balanced_accuracy": 0.42,
+        "macro_f1": 0.4,
+        "epochs": 3,
+        "seconds": 600.0,
+    }
+    ablations = {"recipe": "lite-efficientnet-lite0", "variants": [row]}
+    (sources / "ablations.json").write_text(json.dumps(ablations))
+    (sources / "serving.json").write_text(json.dumps(measure(models, rounds=3)))
+    page = render(models, sources)
+    assert "| 0.8711 (0.8500 to 0.8900) |" in page
+    assert "| no-attention | 0.6100 | 0.4200 | 0.4000 | 3 | 10 |" in page
+    assert "not measured" not in page
+
+
+def test_every_committed_model_is_on_the_page() -> None:
+    page = (REPOSITORY / OUTPUT).read_text(encoding="utf-8")
+    for path in (REPOSITORY / MODELS).glob("*/*/manifest.json"):
+        manifest, _ = read_manifest(path.parent)
+        accuracy = manifest.metrics.accuracy
+        assert f"{accuracy.value:.4f} ({accuracy.low:.4f} to {accuracy.high:.4f})" in page

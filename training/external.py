@@ -1,0 +1,177 @@
+"""Measure an artifact or an ensemble on images from elsewhere, read as an upload is read.
+
+```
+--labels CSV, a row an image, in one of two forms:
+    image, dx                                      a label of HAM10000
+    image, MEL, NV, BCC, AKIEC, BKL, DF, VASC      ISIC 2018 ground truth, one of them 1
+    lesion_id                                      optional; groups the intervals' resamples
+--images DIR with <image>.jpg, .png or another format that the service takes
+OUTPUT/
+    metrics.json       app.domain.manifest.Metrics
+    predictions.csv    image, dx, and a probability a class
+    report.md
+```
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from app.domain.errors import ImageRejectedError
+from app.domain.images import ImageLimits, RgbImage, decode_image, to_model_input
+from app.domain.labels import CLASS_INDEX, LABELS
+from app.domain.manifest import Metrics
+from app.domain.notice import RESEARCH_USE_NOTICE
+from training.metrics import measure, measure_operating_points
+from training.prepare import IMAGE_SUFFIXES, DatasetError
+from training.report import metrics_lines, reliability_lines
+from training.run_folder import write_json
+from training.served import load_classifier, predict_all
+
+MAX_LABELS_BYTES: Final = 64 << 20
+_LIMITS: Final = ImageLimits()
+_SEED: Final = 20180814
+_SHOWN: Final = 20
+
+
+def evaluate_external(
+    classifier_path: Path,
+    images: Path,
+    labels: Path,
+    output: Path,
+    report_progress: Callable[[int, int], None],
+) -> Metrics:
+    """Measure on labelled images.
+
+    Args:
+        classifier_path: `models/NAME/VERSION` or `models/ensemble.json`.
+        images: Folder of the images; sub-folders are not searched.
+        labels: The CSV.
+        output: Folder to make; it must not exist.
+        report_progress: Called with (images done, images in all).
+
+    Raises:
+        DatasetError: A row or an image cannot be used; `problems` lists them.
+        ArtifactError: The classifier must not be served.
+    """
+    if output.exists():
+        raise DatasetError(f"{output} exists already; name a new folder or delete it.", [])
+    table = read_labels(labels)
+    files = _find(images, table["image"].tolist())
+    classifier = load_classifier(classifier_path)
+    probabilities = predict_all(classifier.predict, _pixels(files), len(files), report_progress)
+    truth = np.asarray(table["dx"].map(CLASS_INDEX), np.int64)
+    groups = np.asarray(table["lesion_id"], np.object_)
+    points = classifier.calibration.operating_points if classifier.calibration else []
+    metrics = measure("external", truth, probabilities, groups, seed=_SEED).model_copy(
+        update={
+            "operating_points": measure_operating_points(
+                points, truth, probabilities, groups, seed=_SEED
+            )
+        }
+    )
+    output.mkdir(parents=True)
+    write_json(output / "metrics.json", metrics.model_dump(mode="json"))
+    _write_predictions(table, probabilities, output / "predictions.csv")
+    lines = [
+        f"# {classifier.title} on images from elsewhere",
+        "",
+        f"{metrics.num_images} images. {RESEARCH_USE_NOTICE}",
+        "",
+        *metrics_lines(metrics),
+        "",
+        *reliability_lines(metrics),
+        "",
+    ]
+    (output / "report.md").write_text("\n".join(lines), encoding="utf-8")
+    return metrics
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Read a CSV of labels.
+
+    Returns:
+        A row an image: image, dx, lesion_id (the image's own name where there is none).
+
+    Raises:
+        DatasetError: It cannot be read, or a row is of no known class; `problems` lists them.
+    """
+    try:
+        if path.stat().st_size > MAX_LABELS_BYTES:
+            raise DatasetError(f"{path} is larger than {MAX_LABELS_BYTES:,} bytes.", [])
+        table = pd.read_csv(path, dtype={"image": str, "lesion_id": str})
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read as CSV: {error}", []) from error
+    names = {label.upper(): label for label in LABELS}
+    if "image" in table.columns and "dx" in table.columns:
+        table["dx"] = table["dx"].astype(str).str.strip().str.lower()
+    elif {"image", *names} <= set(table.columns):
+        one_hot = table[list(names)].to_numpy()
+        known = np.isin(one_hot, (0, 1)).all(axis=1) & (one_hot.sum(axis=1) == 1)
+        answers = np.array([*names.values()], object)[one_hot.argmax(axis=1)]
+        table["dx"] = np.where(known, answers, "none of the seven")
+    else:
+        raise DatasetError(
+            f"{path} has columns {list(table.columns)}; expected `image` and `dx`, or `image` "
+            f"and one column a class: {', '.join(names)}.",
+            [],
+        )
+    problems = [
+        f"row {row}: image {image!r} has dx {dx!r}; expected one of {', '.join(LABELS)}"
+        for row, (image, dx) in enumerate(zip(table["image"], table["dx"], strict=True), start=2)
+        if dx not in CLASS_INDEX
+    ]
+    problems += [
+        f"row {row}: {image!r} is no name of an image"
+        for row, image in enumerate(table["image"], start=2)
+        if not isinstance(image, str) or Path(image).name != image
+    ]
+    problems += [
+        f"row {row}: image {table['image'][row - 2]!r} is there twice"
+        for row in np.flatnonzero(table["image"].duplicated()) + 2
+    ]
+    if problems or table.empty:
+        raise DatasetError(f"{path}: {len(problems)} of {len(table)} rows are wrong.", problems)
+    lesions = table["lesion_id"] if "lesion_id" in table.columns else table["image"]
+    return pd.DataFrame(
+        {"image": table["image"], "dx": table["dx"], "lesion_id": lesions.fillna(table["image"])}
+    )
+
+
+def _find(folder: Path, names: list[str]) -> list[Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder.", [])
+    present = {
+        path.stem: path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    present |= {path.name: path for path in present.values()}
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise DatasetError(
+            f"{folder}: {len(missing)} of {len(names)} images are missing.",
+            [f"{name}: no file of that name" for name in missing[:_SHOWN]],
+        )
+    return [present[name] for name in names]
+
+
+def _pixels(files: list[Path]) -> Iterator[RgbImage]:
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                data = stream.read(_LIMITS.max_bytes + 1)
+            yield to_model_input(decode_image(data, _LIMITS).pixels)
+        except (OSError, ImageRejectedError) as error:
+            raise DatasetError("An image cannot be used.", [f"{file}: {error}"]) from error
+
+
+def _write_predictions(
+    table: pd.DataFrame, probabilities: npt.NDArray[np.float32], path: Path
+) -> None:
+    columns = {label: probabilities[:, index].round(6) for label, index in CLASS_INDEX.items()}
+    table[["image", "dx"]].assign(**columns).to_csv(path, index=False)
