@@ -154,6 +154,9 @@ def evaluate(
     part: Annotated[
         Part, typer.Option(help="Part to measure; the test part once per recipe.")
     ] = Part.VALIDATION,
+    augmented: Annotated[
+        bool, typer.Option(help="With --data: mean answer over eight symmetries.")
+    ] = False,
     images: Annotated[Path | None, typer.Option(help="Folder of images from elsewhere.")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV: image and dx, or ISIC's one-hot columns.")
@@ -166,10 +169,11 @@ def evaluate(
             from training.evaluate import evaluate as evaluate_run
             from training.evaluate import evaluation_folder
 
-            folder, prepared = evaluation_folder(target, part), load_prepared(data)
+            folder = evaluation_folder(target, part, augmented=augmented)
+            prepared = load_prepared(data)
             with _bar("images") as report:
-                metrics = evaluate_run(target, prepared, part, report)
-        elif data is None and images and labels and output:
+                metrics = evaluate_run(target, prepared, part, report, augmented=augmented)
+        elif data is None and not augmented and images and labels and output:
             from training.external import evaluate_external
 
             folder = output

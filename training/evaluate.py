@@ -20,7 +20,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
-from app.domain.manifest import Calibration, Metrics
+from app.domain.labels import LABELS
+from app.domain.manifest import Calibration, Failure, Metrics
 from training.architectures import build_hybrid
 from training.calibration import calibrate
 from training.figures import (
@@ -98,9 +99,9 @@ def calibrate_run(
     return calibration
 
 
-def evaluation_folder(run: Path, part: Part) -> Path:
+def evaluation_folder(run: Path, part: Part, *, augmented: bool = False) -> Path:
     """Where `evaluate` leaves its files."""
-    return run / f"evaluation-{part.value}"
+    return run / f"evaluation-{part.value}{'-augmented' if augmented else ''}"
 
 
 def evaluate(
@@ -108,6 +109,8 @@ def evaluate(
     data: PreparedData,
     part: Part,
     report_progress: Callable[[int, int], None],
+    *,
+    augmented: bool = False,
 ) -> Metrics:
     """Measure a run and write the report.
 
@@ -116,6 +119,8 @@ def evaluate(
         data: The dataset it was trained on.
         part: Which part to measure on; test once per recipe.
         report_progress: Called with (images done, images in all).
+        augmented: Measure the mean answer over the square's eight symmetries (test-time
+            augmentation), which is not what the exported graph gives.
 
     Returns:
         The figures.
@@ -132,9 +137,11 @@ def evaluate(
     rows = data.rows(part)
     labels = data.labels(rows)
     outputs = predict(graph, data.images, rows, report_progress)
+    if augmented:
+        outputs["probabilities"] = _predict_symmetries(graph, data.images, rows, report_progress)
     metrics = measure_all(part, data, outputs["probabilities"], calibration)
 
-    folder = evaluation_folder(run, part)
+    folder = evaluation_folder(run, part, augmented=augmented)
     folder.mkdir(exist_ok=True)
     write_json(folder / "metrics.json", metrics.model_dump(mode="json"))
     draw_confusion_matrix(metrics, folder / "confusion_matrix.png")
@@ -183,6 +190,15 @@ def measure_all(
             "subgroups": measure_subgroups(
                 labels, probabilities, groups, data.attributes(rows), seed=data.seed
             ),
+            "failures": [
+                Failure(
+                    image=str(data.table["image_id"].iloc[rows[pick]]),
+                    truth=LABELS[labels[pick]],
+                    answer=LABELS[int(probabilities[pick].argmax())],
+                    probability=round(float(probabilities[pick].max()), 4),
+                )
+                for pick in _failures(labels, probabilities)
+            ],
         }
     )
 
@@ -201,6 +217,27 @@ def predict(
             collected.setdefault(name, []).append(values.numpy())
         report_progress(min(start + BATCH_SIZE, len(rows)), len(rows))
     return {name: np.concatenate(parts) for name, parts in collected.items()}
+
+
+def _predict_symmetries(
+    graph: InferenceGraph,
+    images: RgbImage,
+    rows: npt.NDArray[np.int64],
+    report_progress: Callable[[int, int], None],
+) -> npt.NDArray[np.float32]:
+    """Mean probabilities over quarter turns and mirror images: (num_rows, 7) float32."""
+    answers = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = images[rows[start : start + BATCH_SIZE]]
+        turned = [
+            np.rot90(mirrored, turns, axes=(1, 2))
+            for mirrored in (batch, batch[:, :, ::-1])
+            for turns in range(4)
+        ]
+        views = [graph.serve(tf.constant(view))["probabilities"].numpy() for view in turned]
+        answers.append(np.mean(views, axis=0))
+        report_progress(min(start + BATCH_SIZE, len(rows)), len(rows))
+    return np.concatenate(answers)
 
 
 def _examples(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

@@ -100,6 +100,19 @@ def reliability_lines(metrics: Metrics) -> list[str]:
             f"| {group.attribute} | {group.value} | {group.num_images} | "
             f"{_short(group.accuracy)} | {group.num_melanomas} | {recall} |"
         )
+    if metrics.failures:
+        lines += [
+            "",
+            "The wrong answers that were most certain (look them up in the "
+            "[ISIC Archive](https://www.isic-archive.com)):",
+            "",
+            "| image | true | answered | probability |",
+            "|---|---|---|---|",
+            *(
+                f"| {f.image} | {f.truth} | {f.answer} | {f.probability:.4f} |"
+                for f in metrics.failures
+            ),
+        ]
     return lines
 
 

@@ -138,6 +138,22 @@ class Subgroup(Strict):
     melanoma_recall: Interval | None
 
 
+class Failure(Strict):
+    """A wrong answer.
+
+    Attributes:
+        image: Its identifier in the ISIC Archive, where the image can be looked at.
+        truth: The label.
+        answer: The class of the highest probability.
+        probability: That probability.
+    """
+
+    image: str
+    truth: str
+    answer: str
+    probability: Probability
+
+
 class Metrics(Strict):
     """Figures of the exported artifact on one part of the split, or on images from elsewhere.
 
@@ -154,6 +170,7 @@ class Metrics(Strict):
         reliability: The bins that hold images, by rising confidence.
         operating_points: The thresholds chosen on the validation part, measured on this one.
         subgroups: By age, sex and site.
+        failures: The wrong answers that were most certain, the worst first.
     """
 
     part: Literal["validation", "test", "external"]
@@ -167,6 +184,7 @@ class Metrics(Strict):
     reliability: list[ReliabilityBin] = []
     operating_points: list[OperatingPoint] = []
     subgroups: list[Subgroup] = []
+    failures: list[Failure] = []
 
 
 class TrainingProcess(Strict):

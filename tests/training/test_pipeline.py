@@ -116,6 +116,40 @@ def test_evaluation_leaves_figures_and_a_report(artifacts: Path) -> None:
         f"| accuracy | {metrics['accuracy']['value']:.4f} |" in (folder / "report.md").read_text()
     )
     assert sum(map(sum, metrics["confusion_matrix"])) == metrics["num_images"]
+    wrong = metrics["num_images"] - sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
+    failures = metrics["failures"]
+    assert len(failures) == min(8, wrong)
+    assert all(f["truth"] != f["answer"] for f in failures)
+    certainty = [f["probability"] for f in failures]
+    assert certainty == sorted(certainty, reverse=True)
+    assert [(p["target"], p["required_sensitivity"]) for p in metrics["operating_points"]] == [
+        ("melanoma", 0.9),
+        ("melanoma", 0.95),
+        ("malignancy", 0.9),
+        ("malignancy", 0.95),
+    ]
+
+
+def test_the_mean_over_symmetries_is_measured_apart(artifacts: Path, dataset: Path) -> None:
+    folder = artifacts / "scratch-densenet121"
+    plain = (folder / "evaluation-validation" / "metrics.json").read_bytes()
+    run("evaluate", folder, "--data", dataset, "--augmented")
+    assert (folder / "evaluation-validation" / "metrics.json").read_bytes() == plain
+    averaged = json.loads((folder / "evaluation-validation-augmented" / "metrics.json").read_text())
+    assert averaged["calibration_error"] != json.loads(plain)["calibration_error"]
+
+
+def test_order_of_calibration_and_test_part_is_enforced(artifacts: Path, dataset: Path) -> None:
+    folder = artifacts / "scratch-densenet121"
+    assert "cannot be calibrated any more" in " ".join(
+        run("calibrate", folder, "--data", dataset, code=1).split()
+    )
+    hidden = (folder / "calibration.json").rename(folder / "hidden.json")
+    try:
+        output = run("evaluate", folder, "--data", dataset, "--part", "test", code=1)
+        assert "before the test part" in " ".join(output.split())
+    finally:
+        hidden.rename(folder / "calibration.json")
 
 
 def test_history_has_a_line_an_epoch(artifacts: Path) -> None:
