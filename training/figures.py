@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from app.domain.heatmaps import attention_heatmap, draw_overlay, grad_cam_heatmap
 from app.domain.images import RgbImage
 from app.domain.labels import LABELS, NUM_CLASSES
-from app.domain.manifest import Metrics
+from app.domain.manifest import Metrics, TrainingEpoch
 
 _DPI = 120
 
@@ -68,6 +68,26 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
                 )
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.legend()
+    figure.savefig(path, dpi=_DPI)
+
+
+def draw_validation_curves(histories: dict[str, list[TrainingEpoch]], path: Path) -> None:
+    """Validation loss and accuracy of several models by epoch.
+
+    Args:
+        histories: By the model's title; models without a history are left out.
+        path: Where to write.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, quantity in zip(panels, ("validation_loss", "validation_accuracy"), strict=True):
+        for title, history in histories.items():
+            if history:
+                values = [getattr(line, quantity) for line in history]
+                axes.plot(range(1, len(values) + 1), values, marker=".", label=title)
+        axes.set(xlabel="epoch", ylabel=quantity.replace("_", " "))
+        if axes.lines:
+            axes.legend()
     figure.savefig(path, dpi=_DPI)
 
 

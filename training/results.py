@@ -1,4 +1,4 @@
-"""Write `docs/results.md` from committed JSON alone: `python -m training.results`.
+"""Write `docs/results.md` and its figures from committed JSON: `python -m training.results`.
 
 ```
 models/<name>/<version>/manifest.json   test figures, calibration, learning curve
@@ -19,11 +19,14 @@ from app.domain.ensemble import ENSEMBLE_NAME, EnsembleManifest, read_ensemble
 from app.domain.labels import LABELS
 from app.domain.manifest import Calibration, Interval, Manifest, Metrics, read_manifest
 from app.domain.notice import RESEARCH_USE_NOTICE
+from training.figures import draw_confusion_matrix, draw_validation_curves
 from training.report import reliability_lines
 
 MODELS: Final = Path("models")
 SOURCES: Final = Path("docs/results")
 OUTPUT: Final = Path("docs/results.md")
+IMAGES: Final = Path("docs/images")
+CURVES: Final = "curves.png"
 
 PAPER_TITLES: Final = {
     "cnn_densenet121": "CNN-DenseNet121",
@@ -53,8 +56,12 @@ PAPER_ABLATIONS: Final = (
 
 
 def main() -> None:
-    """Rewrite the page."""
+    """Rewrite the page and its figures."""
     OUTPUT.write_text(render(MODELS, SOURCES), encoding="utf-8")
+    manifests = newest_manifests(MODELS)
+    for manifest in manifests:
+        draw_confusion_matrix(manifest.metrics, IMAGES / f"confusion_{manifest.name}.png")
+    draw_validation_curves({m.title: m.training.history for m in manifests}, IMAGES / CURVES)
 
 
 def render(models: Path, sources: Path) -> str:
@@ -67,11 +74,7 @@ def render(models: Path, sources: Path) -> str:
     Raises:
         ManifestError: A manifest is wrong.
     """
-    manifests = [
-        read_manifest(max(folder.iterdir(), key=lambda path: int(path.name)))[0]
-        for folder in sorted(models.iterdir())
-        if folder.is_dir()
-    ]
+    manifests = newest_manifests(models)
     path = models / ENSEMBLE_NAME
     ensemble = read_ensemble(path) if path.exists() else None
     sections = [
@@ -81,12 +84,22 @@ def render(models: Path, sources: Path) -> str:
         _table_3(manifests, sources),
         _ablations(sources),
         _calibration(manifests, ensemble),
+        _confusion(manifests),
         *(_details(m.title, m.version, m.metrics) for m in manifests),
     ]
     if ensemble:
         sections.append(_details("Ensemble", ensemble.schema_version, ensemble.metrics))
     sections.append(_curves(manifests))
     return "\n".join(line for section in sections for line in [*section, ""])
+
+
+def newest_manifests(models: Path) -> list[Manifest]:
+    """The manifest of each model's newest version, by name."""
+    return [
+        read_manifest(max(folder.iterdir(), key=lambda path: int(path.name)))[0]
+        for folder in sorted(models.iterdir())
+        if folder.is_dir()
+    ]
 
 
 def _introduction() -> list[str]:
@@ -157,14 +170,14 @@ def _table_3(manifests: list[Manifest], sources: Path) -> list[str]:
         parameters, hours = manifest.num_parameters / 1e6, manifest.training.seconds / 3600
         rows.append([f"ours: {manifest.title}", f"{parameters:.1f}", f"{hours:.1f}", *cells])
     header = ["model", "parameters (M)", "training (h)", "one image (ms)", "memory or file (MB)"]
+    hardware = f" on {measured['hardware']}" if measured["models"] else ""
     return [
         "## Cost (the paper's table III)",
         "",
         *_table(header, rows),
         "",
-        f"Ours: the artifact's size on disk; medians on {measured.get('hardware', 'no machine')} "
-        "by `python -m training.bench`; training on the hardware that each model card names. The "
-        "paper names no hardware for its times.",
+        f"Ours: the artifact's size on disk, and medians{hardware} by `python -m training.bench`; "
+        "training on the hardware that each model card names. The paper names none for its times.",
     ]
 
 
@@ -225,6 +238,14 @@ def _calibration(manifests: list[Manifest], ensemble: EnsembleManifest | None) -
     return ["## Expected calibration error", "", *_table(header, rows)]
 
 
+def _confusion(manifests: list[Manifest]) -> list[str]:
+    lines = ["## Confusion matrices (the paper's figures 3 and 4)"]
+    for manifest in manifests:
+        title = f"{manifest.title}, version {manifest.version}"
+        lines += ["", f"![{title}](images/confusion_{manifest.name}.png)", "", f"*{title}*"]
+    return lines
+
+
 def _details(title: str, version: int, metrics: Metrics) -> list[str]:
     lines = reliability_lines(metrics)
     if not lines:
@@ -233,7 +254,7 @@ def _details(title: str, version: int, metrics: Metrics) -> list[str]:
 
 
 def _curves(manifests: list[Manifest]) -> list[str]:
-    lines = ["## Learning curves (the paper's figure 5)"]
+    lines = ["## Learning curves (the paper's figure 5)", "", f"![Curves](images/{CURVES})"]
     for manifest in manifests:
         history = manifest.training.history
         if not history:
