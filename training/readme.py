@@ -1,7 +1,7 @@
 """Bring the README up to date with the committed models: `python -m training.readme`.
 
 Writes the table of results from the manifests, and `docs/images/heatmaps.png`: a synthetic
-lesion under both hybrids' heatmaps.
+lesion under every hybrid's heatmap.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from training.synthetic import draw_lesion
 README: Final = Path("README.md")
 PICTURE: Final = Path("docs/images/heatmaps.png")
 MODELS: Final = Path("models")
-NAMES: Final = ("cnn_densenet121", "cnn_resnet50v2_attention")
+NAMES: Final = ("cnn_efficientnet_lite0", "cnn_densenet121", "cnn_resnet50v2_attention")
 
 _BEGIN: Final = "<!-- results: python -m training.readme -->\n"
 _END: Final = "<!-- end of results -->\n"

@@ -21,6 +21,8 @@ RESNET = Recipe(
     "resnet", Backbone.RESNET50V2, attention=True, backbone_weights="none", frozen_layers=0
 )
 DENSENET = replace(RESNET, name="densenet", backbone=Backbone.DENSENET121, attention=False)
+LITE = replace(RESNET, name="lite", backbone=Backbone.EFFICIENTNET_LITE0, cnn_filters=(16, 32, 64))
+TEMPERATURE = 1.7
 IMAGES = np.stack([draw_lesion(seed, seed, 224, 224) for seed in (0, 4)])
 
 
@@ -52,13 +54,13 @@ def gradient_tape_grad_cam(model: keras.Model, images: np.ndarray) -> np.ndarray
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [DENSENET, RESNET], ids=["densenet", "resnet"])
+@pytest.mark.parametrize("recipe", [DENSENET, RESNET, LITE], ids=["densenet", "resnet", "lite"])
 def test_saved_graph_answers_like_keras_and_its_maps_are_grad_cam(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     keras.utils.set_random_seed(1)
     model = half(build_hybrid(recipe, 224))
-    graph = InferenceGraph(model)
+    graph = InferenceGraph(model, TEMPERATURE)
     save_graph(graph, tmp_path / "model")
     outputs = TensorFlowEngine(tmp_path / "model").predict(IMAGES)
 
@@ -73,6 +75,8 @@ def test_saved_graph_answers_like_keras_and_its_maps_are_grad_cam(
     logits = model(IMAGES.astype(np.float32) / 255.0, training=False).numpy()
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
     assert np.abs(logits[0] - logits[1]).max() > 1e-3  # the images are told apart
+    calibrated = tf.nn.softmax(outputs["logits"] / TEMPERATURE).numpy()
+    np.testing.assert_allclose(outputs["probabilities"], calibrated, atol=1e-6)
 
     expected = gradient_tape_grad_cam(model, IMAGES)
     assert expected.max() > 0
