@@ -7,6 +7,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 PAPER_FROZEN_LAYERS = 100
@@ -111,11 +112,20 @@ class Recipe:
         cnn_reduction: Pool or flatten that path's maps.
         backbone_weights: "imagenet" (Keras downloads them; a package brings those of
             EfficientNet-Lite0), "none", or a weights file.
+        initial_model: Folder `models/NAME/VERSION` of an artifact whose weights the whole
+            network begins with, in place of the backbone's; "": none.
         frozen_layers: The backbone's first layers that are not trained.
+        metadata: Have age, sex and place as a second input (`training.metadata`); such a
+            hybrid is trained and measured but not exported.
         augmentation: How training images are distorted on the fly.
         mixup: Images are mixed in pairs by shares drawn from Beta(mixup, mixup); 0: not
             (Zhang et al., 2018).
         label_smoothing: Share of each label that is spread over all classes.
+        teacher: Folder `models/NAME/VERSION` of an artifact whose answers to each augmented
+            batch are imitated (ADR-0005); "": none.
+        distillation_weight: Share of the loss that measures the imitation; the rest is the
+            true labels'.
+        distillation_temperature: What both networks' logits are divided by for it.
         stages: Image sizes, one after the other; the last is what the model is judged at.
         batch_size: Images a step.
         class_weight_exponent: 1 weighs classes by inverse frequency as the paper does, 0 not
@@ -142,10 +152,15 @@ class Recipe:
     cnn_filters: tuple[int, ...] = (64, 128, 256)
     cnn_reduction: CnnReduction = CnnReduction.POOL
     backbone_weights: str = "imagenet"
+    initial_model: str = ""
     frozen_layers: int = PAPER_FROZEN_LAYERS
+    metadata: bool = False
     augmentation: Augmentation = Augmentation.PAPER
     mixup: float = 0.0
     label_smoothing: float = 0.0
+    teacher: str = ""
+    distillation_weight: float = 0.0
+    distillation_temperature: float = 1.0
     stages: tuple[Stage, ...] = (Stage(image_size=224, max_epochs=50, learning_rate=1e-4),)
     batch_size: int = 32
     class_weight_exponent: float = 1.0
@@ -173,10 +188,11 @@ class Recipe:
         for field in ("mixup", "weight_decay", "backbone_rate", "warmup_steps"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must not be negative, got {getattr(self, field)}.")
-        if self.backbone_weights == "none" and self.frozen_layers:
+        self._check_distillation()
+        if self.backbone_weights == "none" and self.frozen_layers and not self.initial_model:
             raise ValueError(
                 f"frozen_layers={self.frozen_layers} with backbone_weights='none' would keep "
-                "random weights for ever; use frozen_layers=0."
+                "random weights for ever; use frozen_layers=0 or name an initial_model."
             )
         sizes = {stage.image_size for stage in self.stages}
         if self.cnn_path and self.cnn_reduction is CnnReduction.FLATTEN and sizes != {224}:
@@ -185,11 +201,44 @@ class Recipe:
                 f"at 224 pixels; received stages at {sorted(sizes)}."
             )
 
+    def _check_distillation(self) -> None:
+        if not 0.0 <= self.distillation_weight <= 1.0:
+            raise ValueError(
+                f"distillation_weight must be in [0, 1], received {self.distillation_weight}."
+            )
+        if not self.distillation_temperature > 0.0:
+            raise ValueError(
+                "distillation_temperature must be positive, "
+                f"received {self.distillation_temperature}."
+            )
+        if self.distillation_weight and not self.teacher:
+            raise ValueError(
+                f"distillation_weight={self.distillation_weight} needs a teacher: name the folder "
+                "of an artifact, models/NAME/VERSION."
+            )
+        if self.teacher and not self.distillation_weight:
+            raise ValueError(
+                f"teacher={self.teacher!r} with distillation_weight=0 would teach nothing; use a "
+                "weight in (0, 1]."
+            )
+
     @property
     def title(self) -> str:
         """The hybrid's name in the paper's manner."""
         title = f"CNN-{self.backbone}" if self.cnn_path else str(self.backbone)
         return f"{title} with attention" if self.attention else title
+
+    def published(self) -> "Recipe":
+        """The recipe without the folders of the machine that it ran on.
+
+        Artifacts keep `name/version`, a weights file its name.
+        """
+        return dataclasses.replace(
+            self,
+            backbone_weights=Path(self.backbone_weights).name,
+            initial_model=_name_and_version(self.initial_model),
+            teacher=_name_and_version(self.teacher),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
@@ -217,3 +266,8 @@ class Recipe:
                 "stages": tuple(Stage(**stage) for stage in values["stages"]),
             }
         )
+
+
+def _name_and_version(artifact: str) -> str:
+    """The last two parts of an artifact's folder."""
+    return "/".join(Path(artifact).resolve().parts[-2:]) if artifact else ""

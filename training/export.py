@@ -5,9 +5,8 @@ The folder appears whole, verified and reproducing its golden example, or not at
 
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +29,6 @@ from app.domain.manifest import (
     verify_files,
     write_manifest,
 )
-from training.config import Recipe
 from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
@@ -91,7 +89,7 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
             has_attention=graph.has_attention,
             git_commit=git_commit,
             training=Training(
-                recipe=_published(owner.recipe),
+                recipe=owner.recipe.published().to_json(),
                 protocol=owner.recipe.protocol.value,
                 data_fingerprint=owner.data_fingerprint,
                 split_seed=owner.split_seed,
@@ -139,12 +137,6 @@ def verify(directory: Path) -> Manifest:
     outputs = loaded.signatures[SIGNATURE](image=image)
     check_golden(directory, manifest, {name: v.numpy() for name, v in outputs.items()})
     return manifest
-
-
-def _published(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without the folders of the machine that it ran on."""
-    weights = Path(recipe.backbone_weights).name
-    return replace(recipe, backbone_weights=weights).to_json()
 
 
 def save_graph(graph: InferenceGraph, folder: Path) -> None:

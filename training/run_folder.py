@@ -2,7 +2,8 @@
 
 ```
 RUN/
-    recipe.json      what is trained; a run folder belongs to one recipe and one dataset
+    recipe.json      what is trained; a run folder belongs to one recipe, one dataset and the
+                     very artifacts (teacher, initial model) that the recipe names
     state.json       progress, and the name of the checkpoint that belongs to it
     state-<epoch>-<step>/    weights and optimizer
     best-<epoch>.weights.h5  weights of this stage's best validation accuracy: the result
@@ -25,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from app.domain.manifest import MANIFEST_NAME, file_sha256
 from training.config import Recipe
 from training.prepare import PreparedData
 from training.progress import Progress
@@ -67,33 +69,61 @@ class RunOwner:
         data_fingerprint: SHA-256 of the dataset.
         split_seed: Of its split.
         split_fingerprint: SHA-256 of the split itself.
+        teacher_fingerprint: SHA-256 of the teacher's manifest, which lists the digests of all
+            its files; "" without a teacher.
+        initial_model_fingerprint: The same of the initial model.
     """
 
     recipe: Recipe
     data_fingerprint: str
     split_seed: int
     split_fingerprint: str
+    teacher_fingerprint: str = ""
+    initial_model_fingerprint: str = ""
 
 
 def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
-    """Bind a folder to a recipe and a dataset, or check that it is.
+    """Bind a folder to a recipe, a dataset and the recipe's artifacts, or check that it is.
 
     Raises:
-        RunError: It belongs to others, or the data was split by another protocol.
+        RunError: It belongs to others, the data was split by another protocol, or an
+            artifact is missing.
     """
     if data.protocol is not recipe.protocol:
         raise RunError(
             f"The recipe wants protocol {recipe.protocol}, {data.directory} was split by "
             f"{data.protocol}. Run `python -m training prepare --protocol {recipe.protocol}`."
         )
+    owner = RunOwner(
+        recipe,
+        data.fingerprint,
+        data.seed,
+        data.split_fingerprint,
+        _artifact_fingerprint(recipe.teacher),
+        _artifact_fingerprint(recipe.initial_model),
+    )
     run.mkdir(parents=True, exist_ok=True)
-    owner = RunOwner(recipe, data.fingerprint, data.seed, data.split_fingerprint)
     path = run / "recipe.json"
     if not path.exists():
         values = {**asdict(owner), "recipe": recipe.to_json()}
         write_json(path, values)
     elif read_run_owner(run) != owner:
-        raise RunError(f"{run} holds a run of another recipe or dataset; name another folder.")
+        raise RunError(
+            f"{run} holds a run of another recipe, dataset, teacher or initial model; name another "
+            "folder."
+        )
+
+
+def _artifact_fingerprint(artifact: str) -> str:
+    """SHA-256 of an artifact's manifest; "" for no artifact."""
+    if not artifact:
+        return ""
+    try:
+        return file_sha256(Path(artifact) / MANIFEST_NAME)
+    except OSError as error:
+        raise RunError(
+            f"{artifact} is no artifact: {error}. Name a folder models/NAME/VERSION."
+        ) from error
 
 
 def check_data(run: Path, data: PreparedData) -> RunOwner:

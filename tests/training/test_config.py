@@ -64,6 +64,17 @@ def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
             {"cnn_reduction": CnnReduction.FLATTEN, "stages": (Stage(112, 1, 1e-3),)},
             "flatten",
         ),
+        ({"distillation_weight": 0.5}, "needs a teacher"),
+        ({"teacher": "models/x/1"}, "would teach nothing"),
+        ({"teacher": "models/x/1", "distillation_weight": 1.1}, r"in \[0, 1\]"),
+        (
+            {
+                "teacher": "models/x/1",
+                "distillation_weight": 0.5,
+                "distillation_temperature": 0.0,
+            },
+            "temperature",
+        ),
     ],
 )
 def test_senseless_recipes_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -89,3 +100,26 @@ def test_unknown_fields_are_refused() -> None:
 def test_titles() -> None:
     assert RECIPES["paper-densenet121"].title == "CNN-DenseNet121"
     assert RECIPES["paper-resnet50v2-attention"].title == "CNN-ResNet50V2 with attention"
+
+
+def test_layers_may_stay_frozen_when_an_initial_model_fills_them() -> None:
+    recipe = replace(
+        RECIPES["paper-densenet121"], backbone_weights="none", initial_model="models/x/1"
+    )
+    assert recipe.frozen_layers == 100
+
+
+def test_a_published_recipe_names_artifacts_and_no_folders() -> None:
+    recipe = replace(
+        RECIPES["paper-densenet121"],
+        backbone_weights="/home/someone/densenet.weights.h5",
+        teacher="/home/someone/models/cnn_resnet50v2_attention/2/",
+        distillation_weight=0.5,
+        initial_model="models/cnn_densenet121/1",
+    )
+    published = recipe.published()
+    assert published.teacher == "cnn_resnet50v2_attention/2"
+    assert published.initial_model == "cnn_densenet121/1"
+    assert published.backbone_weights == "densenet.weights.h5"
+    assert published.published() == published
+    assert RECIPES["paper-densenet121"].published() == RECIPES["paper-densenet121"]
