@@ -3,6 +3,7 @@
 ```
 image [0,1] ─┬─ backbone ── (x attention) ── backbone_maps ── average pool ─────────────────┐
              └─ 3 x (Conv 3x3, ReLU, BatchNorm, MaxPool) ── average pool | flatten ─────────┤
+(metadata ───── Dense 32, ReLU ─────────────────────────────────────────────────────────────┤)
    probabilities ── softmax ── logits 7 ── Dropout 0.3 ── 256 ── Dropout 0.5 ── 512 ── features
 ```
 """
@@ -17,9 +18,11 @@ from app.domain.labels import NUM_CLASSES
 from training.config import Backbone, CnnReduction, Recipe
 from training.efficientnet_lite import efficientnet_lite0, imagenet_checkpoint
 from training.layers import FusedBatchNormalization
+from training.metadata import METADATA_WIDTH
 
 HEAD_UNITS: Final = (512, 256)
 HEAD_DROPOUT: Final = (0.5, 0.3)
+METADATA_UNITS: Final = 32
 
 # Names of the layers that export and tests look up.
 BACKBONE_MAPS: Final = "backbone_maps"
@@ -27,7 +30,7 @@ ATTENTION: Final = "attention"
 FEATURES: Final = "features"
 HEAD_LAYERS: Final = ("head_1", "head_2", "logits")
 
-_OWN_LAYERS: Final = ("cnn_", ATTENTION, "head_", HEAD_LAYERS[2])
+_OWN_LAYERS: Final = ("cnn_", ATTENTION, "metadata_", "head_", HEAD_LAYERS[2])
 """How the names of weighted layers outside of the backbone begin."""
 
 _APPLICATIONS: Final = {
@@ -44,7 +47,8 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
         image_size: Side of the square input in pixels.
 
     Returns:
-        (batch, image_size, image_size, 3) float32 in [0, 1] -> logits (batch, 7) float32.
+        (batch, image_size, image_size, 3) float32 in [0, 1] -> logits (batch, 7) float32;
+        with metadata, a dictionary of that `image` and `metadata` (batch, 20) float32.
         `head_1`'s input is the layer `features`, of which the first values are the average
         of the layer `backbone_maps`.
 
@@ -53,6 +57,7 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
         OSError: The backbone's weights cannot be read or downloaded.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
+    inputs = image
     maps = _backbone_maps(recipe, image)
     if recipe.attention:
         weights = layers.Conv2D(1, 1, activation="sigmoid", name=ATTENTION)(maps)
@@ -62,6 +67,12 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
     parts = [layers.GlobalAveragePooling2D(name="backbone_pool")(maps)]
     if recipe.cnn_path:
         parts.append(_cnn_path(image, recipe))
+    if recipe.metadata:
+        metadata = keras.Input((METADATA_WIDTH,), name="metadata")
+        inputs = {"image": image, "metadata": metadata}
+        dense = layers.Dense(METADATA_UNITS, activation="relu", name="metadata_dense")
+        parts.append(dense(metadata))
+    if len(parts) > 1:
         features = layers.Concatenate(name=FEATURES)(parts)
     else:
         features = layers.Identity(name=FEATURES)(parts[0])
@@ -72,7 +83,7 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
         x = layers.Dropout(rate, name=f"{name}_dropout")(x)
     # float32 under any dtype policy, so that the loss does not overflow.
     logits = layers.Dense(NUM_CLASSES, name=HEAD_LAYERS[2], dtype="float32")(x)
-    return keras.Model(image, logits, name=recipe.name)
+    return keras.Model(inputs, logits, name=recipe.name)
 
 
 def backbone_variables(model: keras.Model) -> list[keras.Variable]:

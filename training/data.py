@@ -6,7 +6,7 @@ images.npy -> one array at the stage's size -> shuffled rows -> batches -> augme
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -17,9 +17,13 @@ from app.domain.images import MODEL_INPUT_SIZE, RgbImage, resize
 from app.domain.labels import NUM_CLASSES
 from training.augment import RANGES, augment
 from training.config import Augmentation, Recipe
+from training.metadata import encode_metadata
 from training.prepare import Part, PreparedData
 
 _RESIZE_CHUNK: Final = 512
+
+_Batch = tuple[Any, tf.Tensor, tf.Tensor]
+"""Inputs (a tensor, or a dictionary of tensors), labels, sample weights."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +33,32 @@ class Examples:
     Attributes:
         images: (num_images, size, size, 3) uint8.
         labels: (num_images,) int64 class indices.
+        metadata: (num_images, 20) float32 (`training.metadata`), or None without metadata.
     """
 
     images: RgbImage
     labels: npt.NDArray[np.int64]
+    metadata: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """How many images."""
         return len(self.labels)
 
 
-def load_examples(data: PreparedData, part: Part, image_size: int) -> Examples:
+def load_examples(
+    data: PreparedData, part: Part, image_size: int, *, metadata: bool = False
+) -> Examples:
     """Read a part, resized from the model input when the stage is smaller or larger."""
     rows = data.rows(part)
+    encoded = encode_metadata(data.table.iloc[rows]) if metadata else None
     if image_size == MODEL_INPUT_SIZE:
-        return Examples(data.images[rows], data.labels(rows))
+        return Examples(data.images[rows], data.labels(rows), encoded)
     images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
     for start in range(0, len(rows), _RESIZE_CHUNK):
         chunk = rows[start : start + _RESIZE_CHUNK]
         for offset, pixels in enumerate(data.images[chunk]):
             images[start + offset] = resize(pixels, image_size)
-    return Examples(images, data.labels(rows))
+    return Examples(images, data.labels(rows), encoded)
 
 
 def class_weights(labels: npt.NDArray[np.int64], exponent: float) -> npt.NDArray[np.float32]:
@@ -93,24 +102,35 @@ def training_batches(
 
     Returns:
         Batches of (images (batch, size, size, 3) float32 in [0, 1], labels (batch, 7)
-        float32 that sum to 1, sample weights (batch,) float32).
+        float32 that sum to 1, sample weights (batch,) float32); with metadata, a dictionary
+        of `image` and `metadata` (batch, 20) float32 in place of the images.
     """
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(examples))
     size = examples.images.shape[1]
+    columns = _metadata_columns(examples)
 
-    def gather(step: np.int64) -> tuple[RgbImage, npt.NDArray[np.int64]]:
+    def gather(
+        step: np.int64,
+    ) -> tuple[RgbImage, npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        return examples.images[rows], examples.labels[rows]
+        return examples.images[rows], examples.labels[rows], columns[rows]
 
-    def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(gather, [step], [tf.uint8, tf.int64])
+    def load(step: tf.Tensor) -> _Batch:
+        images, labels, metadata = tf.numpy_function(
+            gather, [step], [tf.uint8, tf.int64, tf.float32]
+        )
         images = tf.cast(tf.ensure_shape(images, [None, size, size, 3]), tf.float32) / 255.0
         labels = tf.ensure_shape(labels, [None])
+        metadata = tf.ensure_shape(metadata, [None, columns.shape[1]])
         # A seed of its own for every step of the run.
         seeds = tf.stack([recipe.seed + epoch, tf.cast(step, tf.int32)])
         if recipe.augmentation is not Augmentation.NONE:
             images = augment(images, seeds, RANGES[recipe.augmentation])
-        batch = (images, tf.one_hot(labels, NUM_CLASSES), tf.gather(weights, labels))
+        batch = (
+            _inputs(images, metadata),
+            tf.one_hot(labels, NUM_CLASSES),
+            tf.gather(weights, labels),
+        )
         return _mix(batch, seeds, recipe.mixup) if recipe.mixup else batch
 
     return (
@@ -120,25 +140,42 @@ def training_batches(
     )
 
 
-def _mix(
-    batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor], seed: tf.Tensor, alpha: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Mix each image of a batch with another one; labels and weights go along."""
-    draws = tf.random.stateless_gamma([2, tf.shape(batch[0])[0]], seed, alpha)
+def _mix(batch: _Batch, seed: tf.Tensor, alpha: float) -> _Batch:
+    """Mix each image of a batch with another one; labels, weights, metadata go along."""
+    draws = tf.random.stateless_gamma([2, tf.shape(batch[2])[0]], seed, alpha)
     share = draws[0] / (draws[0] + draws[1] + keras.config.epsilon())
 
     def mixed(values: tf.Tensor) -> tf.Tensor:
         own = tf.reshape(share, [-1] + [1] * (values.shape.rank - 1))
         return own * values + (1.0 - own) * tf.reverse(values, axis=[0])
 
-    return mixed(batch[0]), mixed(batch[1]), mixed(batch[2])
+    return tf.nest.map_structure(mixed, batch)
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
-    """All images in order: (images float32 in [0, 1], one-hot labels float32)."""
-    dataset = tf.data.Dataset.from_tensor_slices((examples.images, examples.labels))
+    """All images in order: (inputs as in `training_batches`, one-hot labels float32)."""
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (examples.images, _metadata_columns(examples), examples.labels)
+    )
     return (
         dataset.batch(batch_size)
-        .map(lambda x, y: (tf.cast(x, tf.float32) / 255.0, tf.one_hot(y, NUM_CLASSES)))
+        .map(
+            lambda images, metadata, labels: (
+                _inputs(tf.cast(images, tf.float32) / 255.0, metadata),
+                tf.one_hot(labels, NUM_CLASSES),
+            )
+        )
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _metadata_columns(examples: Examples) -> npt.NDArray[np.float32]:
+    """(num_images, 20), or (num_images, 0) without metadata."""
+    if examples.metadata is None:
+        return np.empty((len(examples), 0), np.float32)
+    return examples.metadata
+
+
+def _inputs(images: tf.Tensor, metadata: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:
+    """What a hybrid takes: images alone where the metadata have no columns."""
+    return {"image": images, "metadata": metadata} if metadata.shape[1] else images

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from training.architectures import ATTENTION, BACKBONE_MAPS, FEATURES, build_hybrid
+from training.architectures import (
+    ATTENTION,
+    BACKBONE_MAPS,
+    FEATURES,
+    backbone_variables,
+    build_hybrid,
+)
 from training.config import Backbone, CnnReduction, Recipe
 
 DENSENET = Recipe(
@@ -73,3 +79,20 @@ def test_local_weights_are_read_and_the_first_hundred_layers_kept(tmp_path: Path
     assert not any(model.get_layer(name).trainable for name in kept)
     assert model.get_layer("conv5_block16_2_conv").trainable
     assert model.get_layer("cnn_1_conv").trainable
+
+
+def test_metadata_enter_behind_the_pooled_image() -> None:
+    recipe = replace(DENSENET, cnn_filters=(4, 4), metadata=True)
+    model = build_hybrid(recipe, 32)
+    features = model.get_layer(FEATURES)
+    assert features.output.shape[1:] == (1024 + 4 + 32,)
+    names = [tensor._keras_history.operation.name for tensor in features.input]
+    assert names == ["backbone_pool", "cnn_pool", "metadata_dense"]
+    trained = {variable.path.split("/")[0] for variable in backbone_variables(model)}
+    assert "metadata_dense" not in trained
+
+    random = np.random.default_rng(0)
+    images = np.repeat(random.uniform(0, 1, (1, 32, 32, 3)), 2, axis=0).astype(np.float32)
+    metadata = np.eye(2, 20, dtype=np.float32)
+    logits = model({"image": images, "metadata": metadata}).numpy()
+    assert np.abs(logits[0] - logits[1]).max() > 1e-6

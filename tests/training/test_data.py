@@ -1,5 +1,7 @@
 """What the network is fed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,14 +20,8 @@ EXAMPLES = Examples(
 )
 
 
-def epoch(
-    epoch_index: int,
-    first_step: int = 0,
-    num_steps: int = 3,
-    augmentation: Augmentation = Augmentation.NONE,
-    mixup: float = 0.0,
-) -> list[tuple[np.ndarray, ...]]:
-    recipe = Recipe(
+def recipe_of_four(augmentation: Augmentation = Augmentation.NONE, mixup: float = 0.0) -> Recipe:
+    return Recipe(
         "x",
         Backbone.DENSENET121,
         attention=False,
@@ -34,6 +30,16 @@ def epoch(
         augmentation=augmentation,
         mixup=mixup,
     )
+
+
+def epoch(
+    epoch_index: int,
+    first_step: int = 0,
+    num_steps: int = 3,
+    augmentation: Augmentation = Augmentation.NONE,
+    mixup: float = 0.0,
+) -> list[tuple[np.ndarray, ...]]:
+    recipe = recipe_of_four(augmentation=augmentation, mixup=mixup)
     batches = training_batches(
         EXAMPLES,
         recipe,
@@ -99,6 +105,42 @@ def test_evaluation_keeps_the_order() -> None:
     images, labels = (np.concatenate(p) for p in zip(*parts, strict=True))
     np.testing.assert_allclose(images, EXAMPLES.images / 255.0, atol=1e-6)
     np.testing.assert_array_equal(labels.argmax(axis=1), EXAMPLES.labels)
+
+
+def test_metadata_go_with_their_images() -> None:
+    rows = np.arange(10, dtype=np.float32)[:, None] * np.ones((1, 20), np.float32)
+    examples = Examples(EXAMPLES.images, EXAMPLES.labels, rows)
+    ones = np.ones(7, np.float32)
+    batches = training_batches(examples, recipe_of_four(), ones, epoch=0, steps=range(3))
+    numbers = []
+    for inputs, labels, _ in batches:
+        assert set(inputs) == {"image", "metadata"}
+        for image, values, label in zip(*(inputs.values()), labels, strict=True):
+            row = int(values[0])
+            numbers.append(row)
+            np.testing.assert_allclose(image, EXAMPLES.images[row] / 255.0, atol=1e-6)
+            assert label.numpy().argmax() == EXAMPLES.labels[row]
+    assert sorted(numbers) == list(range(10))
+    evaluated = [inputs["metadata"].numpy() for inputs, _ in evaluation_batches(examples, 4)]
+    np.testing.assert_array_equal(np.concatenate(evaluated), rows)
+
+
+def test_mixup_mixes_images_labels_weights_and_metadata_by_one_share() -> None:
+    # Row i: all pixels 10 i, metadata i: whatever the pairs, all must tell the same mixture.
+    numbers = np.arange(7)
+    images = np.broadcast_to(10 * numbers[:, None, None, None], (7, 8, 8, 3)).astype(np.uint8)
+    metadata = np.repeat(numbers[:, None], 20, axis=1).astype(np.float32)
+    recipe = replace(recipe_of_four(), mixup=0.5, batch_size=7)
+    examples = Examples(images, numbers, metadata)
+    ((inputs, labels, weights),) = training_batches(
+        examples, recipe, numbers.astype(np.float32), epoch=0, steps=range(1)
+    )
+    expected = labels.numpy() @ numbers
+    assert (np.abs(expected - np.round(expected)) > 1e-3).any()  # something was mixed
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+    np.testing.assert_allclose(inputs["metadata"][:, 0], expected, atol=1e-4)
+    pixels = inputs["image"].numpy()[:, 0, 0, 0]
+    np.testing.assert_allclose(pixels * 25.5, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
