@@ -80,10 +80,14 @@ def write_tiny_artifact(
     seed: int = 0,
     calibration: Calibration | None = None,
     measured: float = 0.5,
+    model: tf.Module | None = None,
 ) -> Path:
-    """Write `models/<name>/<version>/`, whose figures are all `measured`."""
+    """Write `models/<name>/<version>/`, whose figures are all `measured`.
+
+    Of a tiny model, or of another one with the same method `serve`.
+    """
     folder = models / name / str(version)
-    model = TinyModel(attention=attention, seed=seed)
+    model = model or TinyModel(attention=attention, seed=seed)
     tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
     picture = draw_lesion(seed, 4)
     (folder / "golden_input.png").write_bytes(encode_png(picture))

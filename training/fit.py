@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from training.architectures import backbone_variables, build_hybrid
+from training.artifacts import assign_stored, load_answers
 from training.config import Precision, Recipe
 from training.data import (
     class_weights,
@@ -23,6 +24,7 @@ from training.data import (
     steps_per_epoch,
     training_batches,
 )
+from training.distillation import DistilledHybrid
 from training.prepare import Part, PreparedData
 from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
 from training.provenance import running_code
@@ -66,6 +68,8 @@ def fit(
     Raises:
         RunError: The folder belongs to another recipe or dataset, or the data was split
             by another protocol.
+        ArtifactError: The teacher or the initial model is not intact.
+        ValueError: The initial model's weights do not fit.
     """
     claim(run, recipe, data)
     code = running_code()
@@ -125,14 +129,16 @@ def _run_stage(
     """Train one stage to its end."""
     stage = progress.stage
     image_size = recipe.stages[stage].image_size
-    train = load_examples(data, Part.TRAIN, image_size)
+    train = load_examples(data, Part.TRAIN, image_size, metadata=recipe.metadata)
     validation = evaluation_batches(
-        load_examples(data, Part.VALIDATION, image_size), recipe.batch_size
+        load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata),
+        recipe.batch_size,
     )
     with strategy.scope():
         model = _compile(recipe, image_size)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    _restore(run, checkpoint)
+    if not _restore(run, checkpoint) and recipe.initial_model:
+        assign_stored(model, Path(recipe.initial_model))
     weights = class_weights(train.labels, recipe.class_weight_exponent)
     num_steps = steps_per_epoch(len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch)
     while progress.stage == stage:
@@ -153,6 +159,13 @@ def _run_stage(
 
 def _compile(recipe: Recipe, image_size: int) -> keras.Model:
     model = build_hybrid(recipe, image_size)
+    if recipe.teacher:
+        model = DistilledHybrid(
+            model,
+            load_answers(Path(recipe.teacher)),
+            weight=recipe.distillation_weight,
+            temperature=recipe.distillation_temperature,
+        )
     model.compile(
         optimizer=_optimizer(recipe, model),
         loss=keras.losses.CategoricalCrossentropy(
@@ -314,10 +327,13 @@ def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> Non
     write_state(run, name, progress)
 
 
-def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> None:
+def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> bool:
+    """Read the last checkpoint; whether there was one."""
     state = read_state(run)
-    if state is not None:
-        checkpoint.read(str(run / state[0] / "checkpoint")).assert_consumed()
+    if state is None:
+        return False
+    checkpoint.read(str(run / state[0] / "checkpoint")).assert_consumed()
+    return True
 
 
 def _log_to_tensorboard(run: Path, line: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class InferenceGraph(tf.Module):
         self._view = _Untracked(
             keras.Model(model.input, {name: model.get_layer(name).output for name in wanted})
         )
-        self._sources = _Untracked([v for v in model.variables if v.dtype != "uint32"])
+        self._sources = _Untracked(stored_variables(model))
         # Attributes named with a prefix only so that checkpoints list them in order.
         self.stored = [
             tf.Variable(_to_stored(v.value), trainable=False, name=f"v{i:04d}")
@@ -93,6 +93,14 @@ class InferenceGraph(tf.Module):
         if self.has_attention:
             outputs["attention"] = tf.squeeze(layers[ATTENTION], axis=3)
         return outputs
+
+
+def stored_variables(model: keras.Model) -> list[keras.Variable]:
+    """A hybrid's variables in the order of `InferenceGraph.stored`.
+
+    TensorFlow's dropout seeds are among them (int64): published artifacts hold those too.
+    """
+    return [variable for variable in model.variables if variable.dtype != "uint32"]
 
 
 class _Untracked:

@@ -1,0 +1,79 @@
+"""Artifacts answer within training's graph, and give their weights back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from app.domain.errors import ArtifactDigestError
+from tests.tiny_artifact import TinyModel, write_tiny_artifact
+from training.architectures import build_hybrid
+from training.artifacts import assign_stored, load_answers
+from training.config import Backbone, Recipe
+from training.inference_graph import InferenceGraph, stored_variables
+from training.synthetic import draw_lesion
+
+RECIPE = Recipe(
+    "tiny",
+    Backbone.EFFICIENTNET_LITE0,
+    attention=True,
+    cnn_filters=(4,),
+    backbone_weights="none",
+    frozen_layers=0,
+)
+IMAGES = np.stack([draw_lesion(seed, seed, 224, 224) for seed in (0, 4)])
+
+
+def test_a_teacher_answers_within_a_graph_as_the_artifact_does(tmp_path: Path) -> None:
+    folder = write_tiny_artifact(tmp_path, "tiny", seed=3)
+    answer = load_answers(folder)
+    model = TinyModel(attention=False, seed=3)
+    expected = model.serve(IMAGES)["logits"]
+    np.testing.assert_allclose(tf.function(answer)(tf.constant(IMAGES)), expected, atol=1e-5)
+
+
+def test_a_damaged_artifact_teaches_nothing_and_begins_nothing(tmp_path: Path) -> None:
+    folder = write_tiny_artifact(tmp_path, "tiny")
+    (folder / "MODEL_CARD.md").write_text("another")
+    with pytest.raises(ArtifactDigestError):
+        load_answers(folder)
+    with pytest.raises(ArtifactDigestError):
+        assign_stored(build_hybrid(RECIPE, 32), folder)
+
+
+@pytest.mark.slow
+def test_weights_come_back_in_half_precision_and_only_into_the_same_layers(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    model = build_hybrid(RECIPE, 224)
+    random = np.random.default_rng(0)
+    for variable in stored_variables(model):
+        if variable.name != "moving_variance" and variable.dtype == "float32":
+            variable.assign_add(random.normal(0, 0.01, variable.shape))
+    folder = write_tiny_artifact(tmp_path, "tiny", attention=True, model=InferenceGraph(model))
+
+    # Another image size, and layers that are not trained, keep the order.
+    other = build_hybrid(replace(RECIPE, initial_model=str(folder), frozen_layers=30), 32)
+    seeds = [v.numpy() for v in other.variables if v.dtype != "float32"]
+    assign_stored(other, folder)
+    assert len(seeds) == 2
+    kept = [v.numpy() for v in other.variables if v.dtype != "float32"]
+    np.testing.assert_array_equal(kept, seeds)
+    for expected, received in zip(stored_variables(model), stored_variables(other), strict=True):
+        if expected.dtype != "float32":
+            continue
+        assert expected.path == received.path
+        tolerance = 1e-3 if len(expected.shape) > 1 else 0.0
+        np.testing.assert_allclose(received.numpy(), expected.numpy(), rtol=tolerance, atol=1e-6)
+
+    without = build_hybrid(replace(RECIPE, attention=False), 32)
+    with pytest.raises(ValueError, match="same backbone"):
+        assign_stored(without, folder)
+    wider = build_hybrid(replace(RECIPE, cnn_filters=(8,)), 32)
+    before = [variable.numpy() for variable in stored_variables(wider)]
+    with pytest.raises(ValueError, match=r"\(3, 3, 3, 4\), .*cnn_1_conv/kernel.*\(3, 3, 3, 8\)"):
+        assign_stored(wider, folder)
+    for value, variable in zip(before, stored_variables(wider), strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)

@@ -1,0 +1,105 @@
+"""Training with a teacher and from an initial model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tiny_artifact import write_tiny_artifact
+from training.architectures import build_hybrid
+from training.config import Backbone, Protocol, Recipe, Stage
+from training.fit import fit
+from training.inference_graph import InferenceGraph
+from training.prepare import PreparedData, prepare
+from training.progress import Progress
+from training.run_folder import RunError, best_weights, read_history, read_state
+
+TINY = Recipe(
+    "tiny",
+    Backbone.EFFICIENTNET_LITE0,
+    attention=True,
+    cnn_filters=(4,),
+    backbone_weights="none",
+    frozen_layers=0,
+    stages=(Stage(32, 1, 1e-3, 3),),
+    batch_size=8,
+)
+
+
+@pytest.fixture(scope="module")
+def data(
+    synthetic_dataset: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> PreparedData:
+    root, metadata = synthetic_dataset
+    output = tmp_path_factory.mktemp("prepared") / "data"
+    return prepare([root], metadata, output, Protocol.LESION, 1, lambda *_: None)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metadata", [False, True], ids=["image", "metadata"])
+def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
+    data: PreparedData, tmp_path: Path, metadata: bool
+) -> None:
+    teacher = write_tiny_artifact(tmp_path / "models", "teacher")
+    recipe = replace(
+        TINY,
+        teacher=str(teacher),
+        distillation_weight=0.5,
+        distillation_temperature=2.0,
+        metadata=metadata,
+        mixup=0.2,
+    )
+    run = tmp_path / "run"
+
+    def kill_at_two(progress: Progress, _steps: int, _loss: float) -> None:
+        if progress.step == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(recipe, data, run, checkpoint_seconds=0.0, report_step=kill_at_two)
+    state = read_state(run)
+    assert state is not None
+    keys = [key for key, _ in tf.train.list_variables(str(run / state[0] / "checkpoint"))]
+    assert not [key for key in keys if "teacher" in key]
+
+    result = fit(recipe, data, run)
+    assert (result.steps, result.epochs) == (3, 1)
+    (line,) = read_history(run)
+    assert line["loss"] > line["validation_loss"] > 0  # T^2 = 4 times the teacher's entropy
+    build_hybrid(recipe, 32).load_weights(best_weights(run, 0))
+
+    manifest = teacher / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(RunError, match="another"):
+        fit(recipe, data, run)
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(7)
+    source = build_hybrid(TINY, 224)
+    artifact = write_tiny_artifact(
+        tmp_path / "models", "tiny", attention=True, model=InferenceGraph(source)
+    )
+    # A rate at which nothing moves shows what the run began with; its own seed is another.
+    recipe = replace(TINY, initial_model=str(artifact), stages=(Stage(32, 1, 1e-12, 1),))
+    fit(recipe, data, tmp_path / "run")
+    trained = build_hybrid(TINY, 32)
+    trained.load_weights(best_weights(tmp_path / "run", 0))
+    for name in ("head_1", "logits", "cnn_1_conv"):
+        np.testing.assert_allclose(
+            trained.get_layer(name).kernel.numpy(),
+            source.get_layer(name).kernel.numpy(),
+            rtol=1e-3,
+            atol=1e-6,
+        )
+    wider = replace(recipe, cnn_filters=(8,))
+    with pytest.raises(ValueError, match="name an initial model"):
+        fit(wider, data, tmp_path / "wider")

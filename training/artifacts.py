@@ -1,0 +1,83 @@
+"""What training takes from artifacts: a teacher's answers, and weights to begin with.
+
+Both check every byte first, so that an artifact's manifest is its identity.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import keras
+import tensorflow as tf
+
+from app.domain.manifest import read_manifest, verify_files
+from training.inference_graph import SIGNATURE, stored_variables
+
+_STORED_KEY: Final = "stored/{}/.ATTRIBUTES/VARIABLE_VALUE"
+"""Of `InferenceGraph.stored` in a SavedModel's checkpoint."""
+
+
+def load_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Load an artifact to be asked within a graph.
+
+    Args:
+        folder: `models/NAME/VERSION`.
+
+    Returns:
+        A function of images (batch, 224, 224, 3) uint8 sRGB that gives logits (batch, 7)
+        float32. It owns the variables: keep it as long as a graph that calls it.
+
+    Raises:
+        ArtifactError: The artifact is not intact.
+    """
+    loaded = tf.saved_model.load(str(_checked(folder)))
+    serve = loaded.signatures[SIGNATURE]
+
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        return serve(image=images)["logits"]
+
+    # A signature holds its variables weakly.
+    answer.loaded = loaded  # type: ignore[attr-defined]
+    return answer
+
+
+def assign_stored(model: keras.Model, folder: Path) -> None:
+    """Give a hybrid the weights of an artifact, whose matrices are in half precision.
+
+    Args:
+        model: From `build_hybrid`, at any image size that its layers allow.
+        folder: `models/NAME/VERSION`, exported from the same layers.
+
+    Raises:
+        ArtifactError: The artifact is not intact.
+        ValueError: Its weights are of other shapes; the model is then as it was.
+    """
+    reader = tf.train.load_checkpoint(str(_checked(folder) / "variables" / "variables"))
+    shapes = reader.get_variable_to_shape_map()
+    variables = stored_variables(model)
+    num_stored = sum(key.startswith("stored/") for key in shapes)
+    if num_stored != len(variables):
+        raise ValueError(
+            f"{folder} holds {num_stored} weights, the recipe's network has {len(variables)}; name "
+            "an initial model with the same backbone, attention and CNN path."
+        )
+    for index, variable in enumerate(variables):
+        received = tuple(shapes[_STORED_KEY.format(index)])
+        if received != tuple(variable.shape):
+            raise ValueError(
+                f"{folder}: weight {index} has the shape {received}, {variable.path} of the "
+                f"recipe's network {tuple(variable.shape)}; name an initial model with the same "
+                "layers."
+            )
+    for index, variable in enumerate(variables):
+        if "int" in variable.dtype:
+            continue  # a dropout layer's seed, which is this run's own
+        variable.assign(tf.cast(reader.get_tensor(_STORED_KEY.format(index)), variable.dtype))
+
+
+def _checked(folder: Path) -> Path:
+    """An artifact's absolute folder, after a look at every byte of it."""
+    folder = folder.resolve()
+    manifest, _ = read_manifest(folder)
+    verify_files(folder, manifest)
+    return folder

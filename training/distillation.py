@@ -1,0 +1,91 @@
+"""A hybrid that also learns from another model's answers to the very same images.
+
+```
+images ─┬─ student ── logits ─┬─ (1 - w) x cross-entropy with the labels, sample weights ─┐
+        │                     └─ w x T^2 x cross-entropy at temperature T ────────────────┤
+        └─ 224 px, uint8 ── teacher ── logits / T ── softmax ──┘                        loss
+```
+
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015; teacher and
+student see one view, augmentation and mixup included, as in Beyer et al., "Knowledge
+distillation: A good teacher is patient and consistent", CVPR 2022. ADR-0005.
+"""
+
+from collections.abc import Callable, Mapping
+
+import keras
+import tensorflow as tf
+
+from app.domain.images import MODEL_INPUT_SIZE
+
+
+class DistilledHybrid(keras.Model):
+    """A student with its parent's layers and weights; validation measures the labels alone."""
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: Callable[[tf.Tensor], tf.Tensor],
+        *,
+        weight: float,
+        temperature: float,
+    ) -> None:
+        """Wrap a student's layers.
+
+        Args:
+            student: From `build_hybrid`; this model shares its layers.
+            teacher: (batch, 224, 224, 3) uint8 -> logits (batch, 7) float32. A plain function
+                or method: checkpoints would hold the variables of a `tf.Module` too.
+            weight: Share of the loss that the teacher's answers have, in [0, 1].
+            temperature: What both networks' logits are divided by for that share.
+        """
+        super().__init__(student.input, student.output, name=student.name)
+        self._teacher = teacher
+        self._weight = weight
+        self._temperature = temperature
+        # The Kullback-Leibler divergence up to the teacher's entropy, which has no gradient.
+        self._imitation = keras.losses.CategoricalCrossentropy(from_logits=True)
+
+    def compute_loss(
+        self,
+        x: tf.Tensor | Mapping[str, tf.Tensor],
+        y: tf.Tensor,
+        y_pred: tf.Tensor,
+        sample_weight: tf.Tensor | None = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """The loss of a batch.
+
+        Args:
+            x: Images (batch, size, size, 3) float32 in [0, 1], alone or as `image` beside
+                other inputs.
+            y: Labels (batch, 7) float32 that sum to 1.
+            y_pred: The student's logits (batch, 7) float32.
+            sample_weight: (batch,) float32, of the labels' share alone: the teacher's answers
+                tell classes apart without regard to how rare they are.
+            training: Otherwise the labels' cross-entropy is the whole loss.
+
+        Returns:
+            () float32.
+        """
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        if not training:
+            return loss
+        images = x["image"] if isinstance(x, Mapping) else x
+        targets = tf.nn.softmax(self._teacher(teacher_view(images)) / self._temperature)
+        # Gradients of softened targets shrink with T^2 (Hinton et al., section 2).
+        imitation = self._temperature**2 * self._imitation(targets, y_pred / self._temperature)
+        return (1.0 - self._weight) * loss + self._weight * imitation
+
+
+def teacher_view(images: tf.Tensor) -> tf.Tensor:
+    """A student's batch as an artifact takes it.
+
+    Args:
+        images: (batch, size, size, 3) float32 in [0, 1].
+
+    Returns:
+        (batch, 224, 224, 3) uint8, resized bilinearly and rounded.
+    """
+    resized = tf.image.resize(images, (MODEL_INPUT_SIZE, MODEL_INPUT_SIZE), "bilinear")
+    return tf.cast(tf.clip_by_value(tf.round(resized * 255.0), 0.0, 255.0), tf.uint8)
