@@ -160,6 +160,7 @@ def model_card(manifest: Manifest) -> str:
         f"{training.epochs} epochs (at most {stages}), {training.steps:,} steps of "
         f"{training.recipe['batch_size']} images, {training.seconds / 3600:.1f} hours on "
         f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
+        f"{_origins(training.recipe)}"
         f"Trained by: {commits}. Exported by: commit `{manifest.git_commit}`. The whole recipe is "
         "in `manifest.json`.",
         "",
@@ -218,6 +219,19 @@ _LEAK: Final = {
     "paper": "; by image, so that photographs of one lesion fall into several parts and the "
     "figures below flatter the model",
 }
+
+
+def _origins(recipe: dict[str, Any]) -> str:
+    """The artifacts that a model was made from; manifests before these fields have none."""
+    words = ""
+    if recipe.get("initial_model"):
+        words += f"All weights began as those of `{recipe['initial_model']}`. "
+    if recipe.get("teacher"):
+        words += (
+            f"`{recipe['teacher']}` taught it: {recipe['distillation_weight']:.0%} of the loss, "
+            f"temperature {recipe['distillation_temperature']:g}. "
+        )
+    return words
 
 
 def _stage(stage: dict[str, Any]) -> str:

@@ -1,0 +1,28 @@
+"""What a model card says about a model's origin."""
+
+from pathlib import Path
+
+from app.domain.manifest import Manifest, read_manifest
+from tests.tiny_artifact import write_tiny_artifact
+from training.config import Recipe
+from training.recipes.catalog import RECIPES
+from training.report import model_card
+
+
+def card_of(manifest: Manifest, recipe: Recipe) -> str:
+    training = manifest.training.model_copy(update={"recipe": recipe.published().to_json()})
+    return " ".join(model_card(manifest.model_copy(update={"training": training})).split())
+
+
+def test_a_card_names_the_artifacts_that_a_model_was_made_from(tmp_path: Path) -> None:
+    manifest, _ = read_manifest(write_tiny_artifact(tmp_path, "tiny"))
+    values = RECIPES["lite-efficientnet-lite0"].to_json()
+    plain = card_of(manifest, Recipe.from_json(values))
+    assert "taught" not in plain
+    assert "began" not in plain
+    values |= {"teacher": "/home/x/models/big/3", "initial_model": "models/lite/1"}
+    values |= {"distillation_weight": 0.7, "distillation_temperature": 2.5}
+    card = card_of(manifest, Recipe.from_json(values))
+    assert "`big/3` taught it: 70% of the loss, temperature 2.5." in card
+    assert "All weights began as those of `lite/1`." in card
+    assert "/home" not in card
