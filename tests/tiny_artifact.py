@@ -81,6 +81,7 @@ def write_tiny_artifact(
     calibration: Calibration | None = None,
     measured: float = 0.5,
     model: tf.Module | None = None,
+    split_fingerprint: str = "0" * 64,
 ) -> Path:
     """Write `models/<name>/<version>/`, whose figures are all `measured`.
 
@@ -113,7 +114,7 @@ def write_tiny_artifact(
             protocol="lesion",
             data_fingerprint="0" * 64,
             split_seed=1,
-            split_fingerprint="0" * 64,
+            split_fingerprint=split_fingerprint,
             processes=[],
             steps=0,
             epochs=0,

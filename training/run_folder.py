@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from app.domain.manifest import MANIFEST_NAME, file_sha256
+from app.domain.manifest import read_manifest
 from training.config import Recipe
 from training.prepare import PreparedData
 from training.progress import Progress
@@ -87,7 +87,8 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
 
     Raises:
         RunError: It belongs to others, the data was split by another protocol, or an
-            artifact is missing.
+            artifact was trained on another split.
+        ManifestError: An artifact is missing or has another's name.
     """
     if data.protocol is not recipe.protocol:
         raise RunError(
@@ -99,8 +100,8 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
         data.fingerprint,
         data.seed,
         data.split_fingerprint,
-        _artifact_fingerprint(recipe.teacher),
-        _artifact_fingerprint(recipe.initial_model),
+        _artifact_fingerprint(recipe.teacher, data),
+        _artifact_fingerprint(recipe.initial_model, data),
     )
     run.mkdir(parents=True, exist_ok=True)
     path = run / "recipe.json"
@@ -114,16 +115,17 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
         )
 
 
-def _artifact_fingerprint(artifact: str) -> str:
-    """SHA-256 of an artifact's manifest; "" for no artifact."""
+def _artifact_fingerprint(artifact: str, data: PreparedData) -> str:
+    """SHA-256 of the manifest of an artifact of this very split; "" for no artifact."""
     if not artifact:
         return ""
-    try:
-        return file_sha256(Path(artifact) / MANIFEST_NAME)
-    except OSError as error:
+    manifest, digest = read_manifest(Path(artifact).resolve())
+    if manifest.training.split_fingerprint != data.split_fingerprint:
         raise RunError(
-            f"{artifact} is no artifact: {error}. Name a folder models/NAME/VERSION."
-        ) from error
+            f"{artifact} was trained on another split than {data.directory} holds; it may know "
+            "images that this run is measured on. Name an artifact of the same split."
+        )
+    return digest
 
 
 def check_data(run: Path, data: PreparedData) -> RunOwner:

@@ -13,6 +13,7 @@ from tests.tiny_artifact import TinyModel, write_tiny_artifact
 from training.architectures import build_hybrid
 from training.artifacts import assign_stored, load_answers
 from training.config import Backbone, Recipe
+from training.distillation import DistilledHybrid
 from training.inference_graph import InferenceGraph, stored_variables
 from training.synthetic import draw_lesion
 
@@ -33,6 +34,22 @@ def test_a_teacher_answers_within_a_graph_as_the_artifact_does(tmp_path: Path) -
     model = TinyModel(attention=False, seed=3)
     expected = model.serve(IMAGES)["logits"]
     np.testing.assert_allclose(tf.function(answer)(tf.constant(IMAGES)), expected, atol=1e-5)
+
+
+def test_a_teacher_answers_within_xla_as_gpus_compile_it(tmp_path: Path) -> None:
+    folder = write_tiny_artifact(tmp_path, "tiny", seed=3)
+    images = IMAGES[:, ::4, ::4].astype(np.float32) / 255.0
+    losses = []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(1)
+        image = keras.Input((56, 56, 3))
+        student = keras.Model(image, keras.layers.Dense(7)(keras.layers.Flatten()(image)))
+        model = DistilledHybrid(student, load_answers(folder), weight=0.6, temperature=2.0)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=compiled)
+        labels = np.eye(7, dtype=np.float32)[[0, 4]]
+        losses.append([model.train_on_batch(images[:n], labels[:n]) for n in (2, 2, 1)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
 
 def test_a_damaged_artifact_teaches_nothing_and_begins_nothing(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ class KilledError(Exception):
 def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
     data: PreparedData, tmp_path: Path, metadata: bool
 ) -> None:
-    teacher = write_tiny_artifact(tmp_path / "models", "teacher")
+    teacher = write_tiny_artifact(
+        tmp_path / "models", "teacher", split_fingerprint=data.split_fingerprint
+    )
     recipe = replace(
         TINY,
         teacher=str(teacher),
@@ -86,7 +88,11 @@ def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path)
     keras.utils.set_random_seed(7)
     source = build_hybrid(TINY, 224)
     artifact = write_tiny_artifact(
-        tmp_path / "models", "tiny", attention=True, model=InferenceGraph(source)
+        tmp_path / "models",
+        "tiny",
+        attention=True,
+        model=InferenceGraph(source),
+        split_fingerprint=data.split_fingerprint,
     )
     # A rate at which nothing moves shows what the run began with; its own seed is another.
     recipe = replace(TINY, initial_model=str(artifact), stages=(Stage(32, 1, 1e-12, 1),))

@@ -1,11 +1,14 @@
 """A run is bound to its very split, and keeps what later processes need."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.domain.errors import ManifestError
+from tests.tiny_artifact import write_tiny_artifact
 from training.config import Protocol
 from training.prepare import PreparedData, prepare
 from training.recipes.catalog import RECIPES
@@ -48,17 +51,27 @@ def test_a_run_does_not_go_on_with_another_artifact_in_the_same_folder(
         if field == "teacher"
         else replace(RECIPE, initial_model=str(artifact))
     )
-    with pytest.raises(RunError, match="no artifact"):
-        claim(tmp_path / "run", recipe, data)
-    assert not (tmp_path / "run").exists()
+    run = tmp_path / "run"
+    with pytest.raises(ManifestError, match="cannot be read"):
+        claim(run, recipe, data)
 
-    artifact.mkdir(parents=True)
-    (artifact / "manifest.json").write_text("one")
-    claim(tmp_path / "run", recipe, data)
-    claim(tmp_path / "run", recipe, data)
-    (artifact / "manifest.json").write_text("another")
+    write_tiny_artifact(tmp_path / "models", "tiny")
+    with pytest.raises(RunError, match="another split"):
+        claim(run, recipe, data)
+    assert not run.exists()
+
+    shutil.rmtree(artifact)
+    write_tiny_artifact(
+        tmp_path / "models", "tiny", seed=1, split_fingerprint=data.split_fingerprint
+    )
+    claim(run, recipe, data)
+    claim(run, recipe, data)
+    shutil.rmtree(artifact)
+    write_tiny_artifact(
+        tmp_path / "models", "tiny", seed=2, split_fingerprint=data.split_fingerprint
+    )
     with pytest.raises(RunError, match="another"):
-        claim(tmp_path / "run", recipe, data)
+        claim(run, recipe, data)
 
 
 def test_a_run_folder_from_before_these_fields_is_still_its_recipes(
