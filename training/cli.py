@@ -19,7 +19,15 @@ from rich.progress import (
 
 from app.domain.errors import ArtifactError
 from app.domain.manifest import Metrics
-from training.config import Augmentation, CnnReduction, Precision, Protocol, Recipe
+from training.config import (
+    DISTILLATION_TEMPERATURE,
+    DISTILLATION_WEIGHT,
+    Augmentation,
+    CnnReduction,
+    Precision,
+    Protocol,
+    Recipe,
+)
 from training.prepare import DatasetError, Part, load_prepared
 from training.prepare import prepare as prepare_data
 from training.provenance import running_code
@@ -38,6 +46,10 @@ console = Console(stderr=True)
 
 DataOption = Annotated[Path, typer.Option("--data", help="Folder that `prepare` wrote.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+RecipeArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")]
+TeacherOption = Annotated[
+    Path | None, typer.Option(help="Artifact models/NAME/VERSION to imitate.", exists=True)
+]
 
 
 @app.command()
@@ -59,7 +71,7 @@ def prepare(
 
 @app.command()
 def fit(  # noqa: PLR0913  every option is one of the recipe's
-    recipe: Annotated[str, typer.Argument(help=f"One of: {', '.join(RECIPES)}.")],
+    recipe: RecipeArgument,
     data: DataOption,
     run: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one is resumed.")],
     cnn_reduction: Annotated[CnnReduction | None, typer.Option(help="Pool or flatten.")] = None,
@@ -71,8 +83,20 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
     backbone_weights: Annotated[
         str | None, typer.Option(help="imagenet, none, or a weights file.")
     ] = None,
+    initial_model: Annotated[
+        Path | None, typer.Option(help="Artifact whose weights to begin with.", exists=True)
+    ] = None,
     frozen_layers: Annotated[
         int | None, typer.Option(min=0, help="First layers that are not trained.")
+    ] = None,
+    metadata: Annotated[bool | None, typer.Option(help="Have age, sex and place.")] = None,
+    teacher: TeacherOption = None,
+    distillation_weight: Annotated[
+        float | None, typer.Option(help=f"Share of imitation; {DISTILLATION_WEIGHT} by default.")
+    ] = None,
+    distillation_temperature: Annotated[
+        float | None,
+        typer.Option(help=f"Of both networks; {DISTILLATION_TEMPERATURE} by default."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=32, help="One stage at this size instead of the recipe's.")
@@ -86,10 +110,8 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
 ) -> None:
     """Train a recipe, or resume it where it was stopped."""
     with _refusals():
-        if recipe not in RECIPES:
-            raise typer.BadParameter(f"no recipe {recipe!r}; expected one of {list(RECIPES)}")
         chosen = _override(
-            RECIPES[recipe],
+            _recipe(recipe),
             image_size,
             max_epochs,
             cnn_reduction=cnn_reduction,
@@ -97,7 +119,12 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
             attention=attention,
             augmentation=augmentation,
             backbone_weights=backbone_weights,
+            initial_model=initial_model and str(initial_model),
             frozen_layers=frozen_layers,
+            metadata=metadata,
+            teacher=teacher and str(teacher),
+            distillation_weight=distillation_weight,
+            distillation_temperature=distillation_temperature,
             batch_size=batch_size,
             precision=precision,
         )
@@ -229,11 +256,55 @@ def verify(
     typer.echo(f"{artifact}: {manifest.name} version {manifest.version} is intact")
 
 
+@app.command()
+def ablate(  # noqa: PLR0913  the comparison's size has four options
+    recipe: RecipeArgument,
+    data: DataOption,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs; finished variants are kept.")],
+    image_size: Annotated[int, typer.Option(min=32, help="Of training and measuring.")] = 64,
+    max_epochs: Annotated[int, typer.Option(min=1, help="Of each variant, at most.")] = 3,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(min=1, help="Of each epoch, at most.")
+    ] = None,
+    variants: Annotated[
+        list[str] | None, typer.Option(help="A variant's name; repeat for more. All by default.")
+    ] = None,
+    teacher: TeacherOption = None,
+) -> None:
+    """Train a recipe's ablations and compare them on the validation part."""
+    with _refusals():
+        from training import ablate as ablations
+        from training.progress import Progress as RunProgress
+
+        base = ablations.reduced(_recipe(recipe), image_size, max_epochs, steps_per_epoch)
+        available = ablations.variants(base, str(teacher) if teacher else "")
+        chosen = ablations.choose(available, variants or ())
+        prepared = load_prepared(data)
+        with _bar("steps") as report:
+
+            def report_step(variant: str, progress: RunProgress, steps: int) -> None:
+                report(progress.step, steps, f"{variant}, epoch {progress.epoch + 1}")
+
+            rows = ablations.ablate(chosen, base, prepared, runs, report_step=report_step)
+    for row in rows:
+        typer.echo(
+            f"{row.variant}: accuracy {row.accuracy.value:.4f}, balanced accuracy "
+            f"{row.balanced_accuracy.value:.4f}, macro F1 {row.macro_f1.value:.4f}"
+        )
+    typer.echo(str(runs / "ablations.json"))
+
+
 def _headline(metrics: Metrics) -> str:
     return (
         f"accuracy {metrics.accuracy.value:.4f} ({metrics.accuracy.low:.4f} to "
         f"{metrics.accuracy.high:.4f}), balanced accuracy {metrics.balanced_accuracy.value:.4f}"
     )
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise typer.BadParameter(f"no recipe {name!r}; expected one of {list(RECIPES)}")
+    return RECIPES[name]
 
 
 def _clean_commit() -> str:
@@ -258,8 +329,13 @@ def _override(
     if max_epochs is not None:
         stages = tuple(dataclasses.replace(s, max_epochs=max_epochs) for s in stages)
     given = {name: value for name, value in fields.items() if value is not None}
-    if given.get("backbone_weights") == "none":
+    if given.get("initial_model"):
+        given.setdefault("backbone_weights", "none")  # they would be written over
+    elif given.get("backbone_weights") == "none" and not recipe.initial_model:
         given.setdefault("frozen_layers", 0)
+    if given.get("teacher") and not recipe.teacher:
+        given.setdefault("distillation_weight", DISTILLATION_WEIGHT)
+        given.setdefault("distillation_temperature", DISTILLATION_TEMPERATURE)
     return dataclasses.replace(recipe, stages=stages, **given)  # type: ignore[arg-type]
 
 

@@ -13,6 +13,10 @@ from typing import Any
 PAPER_FROZEN_LAYERS = 100
 """Layers of a pre-trained backbone that stay as they are (the paper, section III.D)."""
 
+DISTILLATION_WEIGHT = 0.5
+DISTILLATION_TEMPERATURE = 2.0
+"""What a run takes where only a teacher is named; choices, not measured (ADR-0005)."""
+
 
 class Backbone(StrEnum):
     """The pre-trainable half of a hybrid, by its published name."""

@@ -24,6 +24,7 @@ from app.domain.labels import LABELS
 from app.domain.manifest import Calibration, Failure, Metrics
 from training.architectures import build_hybrid
 from training.calibration import calibrate
+from training.data import evaluation_batches, load_examples
 from training.figures import (
     draw_confusion_matrix,
     draw_curves,
@@ -55,16 +56,48 @@ def load_graph(run: Path) -> InferenceGraph:
     Before `calibrate_run` the temperature is 1.
 
     Raises:
-        RunError: The run is not finished.
+        RunError: The run is not finished, or its hybrid takes metadata, which no artifact does.
     """
+    if read_run_owner(run).recipe.metadata:
+        raise RunError(
+            f"{run} holds a hybrid with metadata; artifacts take an image alone, so that it can "
+            "be measured by `python -m training ablate` only. Train it with metadata=False."
+        )
+    model = _load_best(run, MODEL_INPUT_SIZE)
+    calibration = read_calibration(run)
+    return InferenceGraph(model, calibration.temperature if calibration else 1.0)
+
+
+def _load_best(run: Path, image_size: int) -> keras.Model:
+    """A finished run's network with its best weights, computing in float32."""
     result = read_result(run)
     keras.mixed_precision.set_global_policy("float32")
     # Every weight comes from the run: neither download nor read the backbone's initial ones.
     recipe = replace(read_run_owner(run).recipe, backbone_weights="none", frozen_layers=0)
-    model = build_hybrid(recipe, MODEL_INPUT_SIZE)
+    model = build_hybrid(recipe, image_size)
     model.load_weights(best_weights(run, result.best_epoch))
-    calibration = read_calibration(run)
-    return InferenceGraph(model, calibration.temperature if calibration else 1.0)
+    return model
+
+
+def measure_as_trained(run: Path, data: PreparedData, part: Part) -> Metrics:
+    """Measure a run at the image size of its last stage; hybrids with metadata too.
+
+    Args:
+        run: A finished run's folder.
+        data: The dataset it was trained on.
+        part: Which part to measure on.
+
+    Raises:
+        RunError: The run is not finished, or was trained on other data.
+    """
+    recipe = check_data(run, data).recipe
+    image_size = recipe.stages[-1].image_size
+    examples = load_examples(data, part, image_size, metadata=recipe.metadata)
+    model = _load_best(run, image_size)
+    logits = model.predict(evaluation_batches(examples, BATCH_SIZE), verbose=0)
+    probabilities = tf.nn.softmax(logits).numpy()
+    groups = data.lesions(data.rows(part))
+    return measure(part.value, examples.labels, probabilities, groups, seed=data.seed)
 
 
 def read_calibration(run: Path) -> Calibration | None:

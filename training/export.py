@@ -59,9 +59,15 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
         The new folder.
 
     Raises:
-        ExportError: It exists, or the run was not measured on the test part.
+        ExportError: It exists, the run was not measured on the test part, or its hybrid takes
+            metadata.
     """
     owner = read_run_owner(run)
+    if owner.recipe.metadata:
+        raise ExportError(
+            f"{run} holds a hybrid with metadata, which is a measured option of training; an "
+            "artifact takes an image alone. Train it with metadata=False."
+        )
     output = models / owner.recipe.name / str(version)
     if output.exists():
         raise ExportError(f"{output} exists; a published version never changes. Take a new one.")

@@ -17,7 +17,8 @@ TABLE = pd.DataFrame(
 
 def test_every_column_means_what_it_says() -> None:
     encoded = encode_metadata(TABLE)
-    assert (encoded.shape, encoded.dtype) == ((4, METADATA_WIDTH), np.float32)
+    assert encoded.shape == (4, METADATA_WIDTH)
+    assert encoded.dtype == np.float32
     assert METADATA_WIDTH == 20
     np.testing.assert_allclose(encoded[:, 0], [0.8, 0.0, 0.0, 0.45])
     np.testing.assert_array_equal(encoded[:, 1], [0, 1, 0, 0])
