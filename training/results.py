@@ -194,10 +194,14 @@ def _ablations(sources: Path) -> list[str]:
     if not path.exists():
         return [*lines, "Ours: not measured yet (`python -m training ablate`)."]
     ablations: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    base, (stage,) = ablations["base"], ablations["base"]["stages"]
     rows = [
         [
             row["variant"],
-            *(f"{row[key]:.4f}" for key in ("accuracy", "balanced_accuracy", "macro_f1")),
+            *(
+                _cell(Interval.model_validate(row[key]))
+                for key in ("accuracy", "balanced_accuracy", "macro_f1")
+            ),
             str(row["epochs"]),
             f"{row['seconds'] / 60:.0f}",
         ]
@@ -206,9 +210,9 @@ def _ablations(sources: Path) -> list[str]:
     header = ["variant", "accuracy", "balanced accuracy", "macro F1", "epochs", "minutes"]
     return [
         *lines,
-        f"Ours, of recipe `{ablations['recipe']}` at a reduced size, on the validation part "
-        "(`python -m training ablate`); differences of a few points are within what a repeated "
-        "run would give:",
+        f"Ours, of `{base['name']}` in one stage of {stage['max_epochs']} epochs at "
+        f"{stage['image_size']} pixels, on the validation part (`python -m training ablate`). The "
+        "intervals are of the images alone: another seed would move the figures too.",
         "",
         *_table(header, rows),
     ]

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.manifest import read_manifest
+from app.domain.manifest import Interval, read_manifest
 from tests.conftest import REPOSITORY
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
+from training.ablate import AblationRow, reduced
 from training.bench import measure
+from training.recipes.catalog import RECIPES
 from training.results import MODELS, OUTPUT, SOURCES, render
 
 
@@ -41,20 +43,16 @@ def test_measurements_are_shown_beside_the_papers(models: Path, tmp_path: Path) 
     leaked = tiny_metrics().model_dump(mode="json")
     leaked["accuracy"] = {"value": 0.8711, "low": 0.85, "high": 0.89}
     (sources / "paper-protocol" / "cnn_densenet121.json").write_text(json.dumps(leaked))
-    row = {
-        "variant": "no-attention",
-        "accuracy": 0.61,
-        "balanced_accuracy": 0.42,
-        "macro_f1": 0.4,
-        "epochs": 3,
-        "seconds": 600.0,
-    }
-    ablations = {"recipe": "lite-efficientnet-lite0", "variants": [row]}
+    interval = Interval(value=0.61, low=0.6, high=0.62)
+    row = AblationRow("no-attention", interval, interval, interval, 3, 600.0, "a machine")
+    base = reduced(RECIPES["lite-efficientnet-lite0"], 96, 3, None)
+    ablations = {"base": base.to_json(), "variants": [row.to_json()]}
     (sources / "ablations.json").write_text(json.dumps(ablations))
     (sources / "serving.json").write_text(json.dumps(measure(models, rounds=3)))
     page = render(models, sources)
     assert "| 0.8711 (0.8500 to 0.8900) |" in page
-    assert "| no-attention | 0.6100 | 0.4200 | 0.4000 | 3 | 10 |" in page
+    assert "| no-attention | 0.6100 (0.6000 to 0.6200) |" in page
+    assert "one stage of 3 epochs at 96 pixels" in page
     assert "not measured" not in page
 
 
