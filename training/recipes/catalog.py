@@ -3,7 +3,7 @@
 from typing import Final
 
 from training.config import Recipe
-from training.recipes.lite import LITE_EFFICIENTNET_LITE0
+from training.recipes.lite import LITE_EFFICIENTNET_LITE0, LITE_EFFICIENTNET_LITE0_CONTINUED
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
 from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATTENTION
 
@@ -11,6 +11,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "paper-densenet121": PAPER_DENSENET121,
     "paper-resnet50v2-attention": PAPER_RESNET50V2_ATTENTION,
     "lite-efficientnet-lite0": LITE_EFFICIENTNET_LITE0,
+    "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
     "scratch-densenet121": SCRATCH_DENSENET121,
     "scratch-resnet50v2-attention": SCRATCH_RESNET50V2_ATTENTION,
 }
