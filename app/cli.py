@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -32,17 +31,11 @@ def serve(
 ) -> None:
     """Start the service; settings come from the environment (README, "Settings")."""
     from app.main import create_app
+    from app.server import Server
 
     settings = Settings()
     configure_logging(settings.log_level)
-    uvicorn.run(
-        create_app(settings),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    Server(create_app(settings), settings, host, port).run()
 
 
 @main.command()

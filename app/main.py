@@ -3,19 +3,22 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 import anyio
-from anyio import to_thread
 from fastapi import FastAPI
 
 from app.api import models, operations, predict
+from app.api.admission import Admission
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
-from app.api.middleware import LimitBody, Observe
+from app.api.middleware import LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.inference.batcher import BatchLimits
 from app.inference.engine import TensorFlowEngine
+from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
 from app.settings import Settings
 from app.telemetry import Metrics
@@ -34,24 +37,29 @@ def create_app(settings: Settings) -> FastAPI:
         `app.domain.errors.ArtifactError` where one must not be served.
     """
     metrics = Metrics()
+    limits = BatchLimits(
+        max_items=settings.max_batch_size,
+        max_wait_seconds=settings.max_batch_wait_seconds,
+        max_waiting=settings.max_predictions_in_progress,
+    )
+    load = partial(load_registry, settings.models_dir, settings.default_model, TensorFlowEngine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        registry = await to_thread.run_sync(
-            load_registry, settings.models_dir, settings.default_model, TensorFlowEngine
-        )
+        fleet = Fleet(load, limits, metrics)
+        await fleet.reload()
         app.state.services = Services(
-            registry=registry,
+            fleet=fleet,
             metrics=metrics,
             image_limits=settings.image_limits(),
-            admission=anyio.CapacityLimiter(settings.max_predictions_in_progress),
+            admission=Admission(settings.max_predictions_in_progress),
+            pictures=anyio.CapacityLimiter(settings.max_pictures),
             image_threads=anyio.CapacityLimiter(settings.image_workers),
-            model_threads=anyio.CapacityLimiter(1),
         )
-        metrics.announce_models((model.manifest, model.digest) for model in registry.all())
         logger.info("ready")
         yield
-        metrics.ready.set(0)
+        app.state.services.begin_to_stop()
+        await fleet.close(settings.shutdown_grace_seconds)
 
     app = FastAPI(
         title="DermHybrid",
@@ -68,5 +76,10 @@ def create_app(settings: Settings) -> FastAPI:
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(LimitBody, max_image_bytes=settings.max_image_bytes)
+    app.add_middleware(
+        LimitTime,
+        default_seconds=settings.request_timeout_seconds,
+        max_seconds=settings.max_request_timeout_seconds,
+    )
     app.add_middleware(Observe, metrics=metrics)
     return app

@@ -20,8 +20,16 @@ class Settings(BaseSettings):
         max_image_pixels: Largest width times height, checked before decoding. The overlay
             has as many pixels, so this also bounds the answer.
         min_image_side: Smallest width and height in pixels.
-        max_predictions_in_progress: More are refused with 503, so that uploads waiting for
+        max_predictions_in_progress: More are refused with 503, so that pictures waiting for
             the model do not fill the memory.
+        max_batch_size: Images that a model is given at once, at most.
+        max_batch_wait_seconds: How long an incomplete batch is held straight after another.
+        request_timeout_seconds: Time for an answer where X-Request-Timeout is not sent.
+        max_request_timeout_seconds: Longest X-Request-Timeout.
+        drain_seconds: After SIGTERM, how long requests are still answered, new predictions
+            with 503, so that a load balancer learns of it before the port closes.
+        shutdown_grace_seconds: After SIGTERM, how long predictions in progress may take.
+        max_pictures: Decoded pictures that are held at once; further uploads wait as bytes.
         image_workers: Threads that decode uploads and draw overlays.
         log_level: Of the JSON log on standard output.
     """
@@ -33,7 +41,14 @@ class Settings(BaseSettings):
     max_image_bytes: Annotated[int, Field(ge=1024)] = DEFAULT_LIMITS.max_bytes
     max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
     min_image_side: Annotated[int, Field(ge=1)] = DEFAULT_LIMITS.min_side_pixels
-    max_predictions_in_progress: Annotated[int, Field(ge=1)] = 16
+    max_predictions_in_progress: Annotated[int, Field(ge=1)] = 64
+    max_batch_size: Annotated[int, Field(ge=1, le=64)] = 8
+    max_batch_wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.0
+    request_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    max_request_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    drain_seconds: Annotated[float, Field(ge=0)] = 1.0
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
+    max_pictures: Annotated[int, Field(ge=1)] = 16
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

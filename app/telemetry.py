@@ -48,6 +48,8 @@ _LATENCY_BUCKETS: Final = (
     0.75,
 ) + (1.0, 1.5, 2.5, 5.0, 10.0)
 
+_BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
+
 
 class Metrics:
     """The service's metrics in a registry of their own, one for each application.
@@ -57,6 +59,7 @@ class Metrics:
         request_seconds: Their duration by method and route template.
         in_flight: Requests being answered now.
         stage_seconds: Duration of queue, decode, inference and explain, by model version.
+        batch_size: Images that a model was given at once.
         predictions: Answers by model version and predicted class.
         model_info: 1 for each loaded model, with its digest.
         ready: 1 while the service answers.
@@ -92,6 +95,13 @@ class Metrics:
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,
         )
+        self.batch_size = Histogram(
+            "dermhybrid_batch_size",
+            "Images that a model was given at once.",
+            ("model", "version"),
+            buckets=_BATCH_SIZE_BUCKETS,
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "dermhybrid_predictions_total",
             "Answers by predicted class.",
@@ -111,7 +121,8 @@ class Metrics:
         )
 
     def announce_models(self, models: Iterable[tuple[Manifest, str]]) -> None:
-        """Publish the loaded models, each with its digest, and say ready."""
+        """Publish the models that are served now, each with its digest, and say ready."""
+        self.model_info.clear()
         for manifest, digest in models:
             self.model_info.labels(manifest.name, str(manifest.version), digest).set(1)
         self.ready.set(1)
@@ -127,6 +138,10 @@ class Metrics:
         """Record the duration of a stage."""
         labels = (stage, manifest.name, str(manifest.version))
         self.stage_seconds.labels(*labels).observe(seconds)
+
+    def observe_batch(self, manifest: Manifest, num_images: int) -> None:
+        """Record the size of a batch."""
+        self.batch_size.labels(manifest.name, str(manifest.version)).observe(num_images)
 
     def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
         """Count an answer."""

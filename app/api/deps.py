@@ -9,9 +9,9 @@ from fastapi import Depends, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from app.domain.errors import ServiceBusyError
+from app.api.admission import Admission
 from app.domain.images import ImageLimits
-from app.inference.registry import LoadedModel, ModelRegistry
+from app.inference.fleet import Fleet, ServedModel
 from app.telemetry import Metrics
 
 IMAGE_FIELD: Final = "image"
@@ -24,23 +24,28 @@ class Services:
     """The application's parts, made once at start-up.
 
     Attributes:
-        registry: The loaded models.
+        fleet: The served models.
         metrics: Where measurements go.
         image_limits: Bounds on uploads.
-        admission: How many predictions may be in progress at once.
+        admission: The door before predictions.
+        pictures: How many decoded pictures may be held at once.
         image_threads: How many threads decode and draw at once.
-        model_threads: One: a model call uses every core by itself.
     """
 
-    registry: ModelRegistry
+    fleet: Fleet
     metrics: Metrics
     image_limits: ImageLimits
-    admission: anyio.CapacityLimiter
+    admission: Admission
+    pictures: anyio.CapacityLimiter
     image_threads: anyio.CapacityLimiter
-    model_threads: anyio.CapacityLimiter
+
+    def begin_to_stop(self) -> None:
+        """Begin no prediction any more, and say so to whoever asks for readiness."""
+        self.admission.close()
+        self.metrics.ready.set(0)
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """The parts of the application that the request came to."""
     services: Services = request.app.state.services
     return services
@@ -54,22 +59,13 @@ async def admit(services: ServicesDep) -> AsyncIterator[None]:
 
     Raises:
         ServiceBusyError: All are taken.
+        ServiceStoppingError: No prediction is begun any more.
     """
-    place = object()
-    try:
-        services.admission.acquire_on_behalf_of_nowait(place)
-    except anyio.WouldBlock as error:
-        raise ServiceBusyError(
-            f"{services.admission.total_tokens:.0f} predictions are in progress, as many as fit. "
-            "Repeat the request after the time in Retry-After."
-        ) from error
-    try:
+    with services.admission.enter():
         yield
-    finally:
-        services.admission.release_on_behalf_of(place)
 
 
-def get_model(
+async def get_model(
     services: ServicesDep,
     model: Annotated[
         str | None,
@@ -79,12 +75,14 @@ def get_model(
             examples=["cnn_densenet121"],
         ),
     ] = None,
-) -> LoadedModel:
-    """The model that the query names."""
-    return services.registry.default if model is None else services.registry.get(model)
+) -> AsyncIterator[ServedModel]:
+    """The model that the query names, kept for as long as the request lasts."""
+    served = services.fleet.get(model)
+    with served.in_use():
+        yield served
 
 
-ModelDep = Annotated[LoadedModel, Depends(get_model)]
+ModelDep = Annotated[ServedModel, Depends(get_model)]
 
 
 async def get_upload(request: Request) -> bytes:

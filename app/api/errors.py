@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from http import HTTPStatus
 from typing import Final
@@ -14,19 +15,22 @@ from starlette.responses import Response
 
 from app.domain.errors import (
     ArtifactError,
+    DeadlineExceededError,
     DermHybridError,
     ImageFormatError,
     ImageRejectedError,
     ImageTooManyBytesError,
     ModelNotFoundError,
     ServiceBusyError,
+    ServiceStoppingError,
 )
 from app.telemetry import request_id
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a caller that left; no standard one exists."""
-RETRY_AFTER_SECONDS: Final = 1
+RETRY_ELSEWHERE_SECONDS: Final = 1
+"""`Retry-After` of a service that is stopping: another replica answers at once."""
 
 STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ImageTooManyBytesError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -34,6 +38,8 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ImageRejectedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
     ServiceBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ServiceStoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
     ArtifactError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """A class that is not listed has its nearest ancestor's status."""
@@ -78,10 +84,17 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _domain_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DermHybridError)  # noqa: S101  the handler is registered for it
+    return domain_problem(error)
+
+
+def domain_problem(error: DermHybridError) -> Response:
+    """The answer to an expected failure."""
     words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
     response = problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
     if isinstance(error, ServiceBusyError):
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    elif isinstance(error, ServiceStoppingError):
+        response.headers["Retry-After"] = str(RETRY_ELSEWHERE_SECONDS)
     return response
 
 

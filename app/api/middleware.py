@@ -1,16 +1,21 @@
-"""Around every request: its id, its measurement, its log line, and a bound on its body."""
+"""Around every request: its id, its measurement, its log line, bounds on its body and its time."""
 
+import asyncio
 import logging
+import math
 from time import perf_counter
 from typing import Final
 
+import anyio
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import unexpected_problem
-from app.domain.errors import ImageTooManyBytesError
+from app.api.errors import CLIENT_CLOSED_REQUEST, domain_problem, problem, unexpected_problem
+from app.domain.errors import DeadlineExceededError, ImageTooManyBytesError
 from app.telemetry import Metrics, new_request_id, request_id
 
 REQUEST_ID_HEADER: Final = "x-request-id"
+REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
 MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
 """Boundaries, part headers and other form fields around the image."""
 
@@ -104,6 +109,81 @@ class LimitBody:
             f"The request is longer than an image of at most {self._max_image_bytes:,} bytes "
             "can make it. Send a smaller or more strongly compressed file."
         )
+
+
+class LimitTime:
+    """End a request whose time has passed, or whose caller has left, before its answer began.
+
+    What has begun in a thread ends first: a thread cannot be stopped.
+    """
+
+    def __init__(self, app: ASGIApp, default_seconds: float, max_seconds: float) -> None:
+        self._app = app
+        self._default_seconds, self._max_seconds = default_seconds, max_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        seconds = self._allowed_seconds(_header(scope, REQUEST_TIMEOUT_HEADER))
+        if seconds is None:
+            refusal = problem(
+                422,
+                "invalid-request",
+                "Invalid Request",
+                f"header.{REQUEST_TIMEOUT_HEADER}: expected seconds, more than 0 and at most "
+                f"{self._max_seconds:g}.",
+            )
+            await refusal(scope, receive, send)
+            return
+        watch: asyncio.Task[None] | None = None
+        has_left = False
+
+        async def wait_for_departure() -> None:
+            nonlocal has_left
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            has_left = True
+            limit.cancel()
+
+        async def watched_receive() -> Message:
+            nonlocal watch
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                watch = watch or asyncio.create_task(wait_for_departure())
+            return message
+
+        async def unlimited_send(message: Message) -> None:
+            limit.deadline = math.inf  # what has begun is sent to its end
+            await send(message)
+
+        limit = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+        try:
+            with limit:
+                await self._app(scope, watched_receive, unlimited_send)
+        finally:
+            if watch is not None:
+                watch.cancel()
+        if limit.cancelled_caught and limit.deadline < math.inf:
+            late = DeadlineExceededError(
+                f"There was no answer within {seconds:g} s. Repeat the request later, or allow "
+                f"more time in X-Request-Timeout, at most {self._max_seconds:g} s."
+            )
+            ending = (
+                Response(status_code=CLIENT_CLOSED_REQUEST) if has_left else domain_problem(late)
+            )
+            await ending(scope, receive, send)
+
+    def _allowed_seconds(self, header: str | None) -> float | None:
+        """The request's time in seconds; None where the header is none that is accepted."""
+        if header is None:
+            return self._default_seconds
+        try:
+            seconds = float(header)
+        except ValueError:
+            return None
+        return seconds if 0 < seconds <= self._max_seconds else None
 
 
 def _header(scope: Scope, name: str) -> str | None:

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 @router.get("", summary="List the loaded models")
 async def list_models(services: ServicesDep) -> ModelList:
     """Every loaded model, the newest version of each name first."""
-    registry = services.registry
+    registry = services.fleet.registry
     return ModelList(models=[_summary(registry, model) for model in registry.all()])
 
 
@@ -30,10 +30,11 @@ async def describe_model(
     name: Annotated[str, Path(description="Model name, or name@version.", max_length=80)],
 ) -> ModelDetail:
     """Origin, training and measured quality of a model."""
-    model = services.registry.get(name)
+    registry = services.fleet.registry
+    model = registry.get(name)
     manifest = model.manifest
     return ModelDetail(
-        **_summary(services.registry, model).model_dump(),
+        **_summary(registry, model).model_dump(),
         classes=[class_schema(c) for c in CLASSES],
         training=manifest.training,
         calibration=manifest.calibration,

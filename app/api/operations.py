@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.deps import ServicesDep
-from app.api.schemas import HealthResponse
+from app.api.schemas import HealthResponse, Problem
 
 router = APIRouter(tags=["operations"])
 
@@ -15,10 +15,14 @@ async def live() -> HealthResponse:
     return HealthResponse(status="live")
 
 
-@router.get("/health/ready", summary="Whether predictions are answered")
+@router.get(
+    "/health/ready",
+    summary="Whether predictions are answered",
+    responses={503: {"model": Problem, "description": "The service is stopping."}},
+)
 async def ready(services: ServicesDep) -> HealthResponse:
-    """Yes: the service listens only after every model was verified and ran its example."""
-    del services
+    """Yes, until it stops: the port opens when every model was verified and ran its example."""
+    services.admission.check()
     return HealthResponse(status="ready")
 
 

@@ -49,6 +49,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     415: {"model": Problem, "description": "No image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},
     503: {"model": Problem, "description": "Too many predictions are in progress."},
+    504: {"model": Problem, "description": "No answer within the request's time."},
 }
 
 
@@ -68,14 +69,15 @@ async def predict(
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
     timed = partial(run_timed, services.metrics, model.manifest)
-    image, model_input = await timed(
-        "decode", services.image_threads, _decode, upload, services.image_limits
-    )
-    prediction = await timed("inference", services.model_threads, model.predict, model_input)
-    # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
-    body = await timed(
-        "explain", services.image_threads, _render, model, image, prediction, heatmap
-    )
+    async with services.pictures:
+        image, model_input = await timed(
+            "decode", services.image_threads, _decode, upload, services.image_limits
+        )
+        prediction = await model.predict(model_input)
+        # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
+        body = await timed(
+            "explain", services.image_threads, _render, model.loaded, image, prediction, heatmap
+        )
     services.metrics.count_prediction(model.manifest, prediction.predicted.label)
     return Response(body, media_type="application/json")
 

@@ -10,7 +10,9 @@ DermHybridError
 │   ├── ImageTooSmallError
 │   └── ImageTooManyPixelsError
 ├── ModelNotFoundError            no loaded model has that name
-├── ServiceBusyError              as many predictions are in progress as fit into memory
+├── ServiceBusyError              as many predictions are in progress as fit
+├── ServiceStoppingError          the service takes nothing more
+├── DeadlineExceededError         the request's time has passed
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
@@ -59,7 +61,23 @@ class ModelNotFoundError(DermHybridError):
 
 
 class ServiceBusyError(DermHybridError):
-    """As many predictions are in progress as fit into memory."""
+    """As many predictions are in progress as fit.
+
+    Attributes:
+        retry_after_seconds: When there may be a place again, by the measured rate.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServiceStoppingError(DermHybridError):
+    """The service is stopping and takes nothing more."""
+
+
+class DeadlineExceededError(DermHybridError):
+    """The time that the caller allows, or the service does, has passed without an answer."""
 
 
 class ArtifactError(DermHybridError):

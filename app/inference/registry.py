@@ -1,9 +1,10 @@
 """Find, verify, load and warm up artifacts; one bad artifact stops the start."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from app.domain.errors import ArtifactError, ModelNotFoundError
@@ -39,8 +40,12 @@ class LoadedModel:
 
     def predict(self, image: RgbImage) -> Prediction:
         """Answer one model input, (224, 224, 3) uint8; blocks the calling thread."""
-        outputs = self.engine.predict(image[None])
-        return interpret(outputs, row=0)
+        return self.predict_batch(image[None])[0]
+
+    def predict_batch(self, images: RgbImage) -> list[Prediction]:
+        """Answer (batch, 224, 224, 3) uint8, one by one; blocks the calling thread."""
+        outputs = self.engine.predict(images)
+        return [interpret(outputs, row) for row in range(len(outputs["probabilities"]))]
 
 
 class ModelRegistry:
@@ -84,8 +89,11 @@ class ModelRegistry:
             manifest = model.manifest
             if name in (manifest.name, f"{manifest.name}@{manifest.version}"):
                 return model
-        known = ", ".join(f"{m.manifest.name}@{m.manifest.version}" for m in self._models)
-        raise ModelNotFoundError(f"No such model; loaded are: {known}.")
+        raise ModelNotFoundError(f"No such model; loaded are: {', '.join(self.names())}.")
+
+    def names(self) -> list[str]:
+        """`name@version` of every loaded model."""
+        return [f"{m.manifest.name}@{m.manifest.version}" for m in self._models]
 
     def all(self) -> list[LoadedModel]:
         """Every loaded model, by name, the newest version first."""
@@ -93,7 +101,10 @@ class ModelRegistry:
 
 
 def load_registry(
-    models_dir: Path, default_name: str | None, make_engine: Callable[[Path], Engine]
+    models_dir: Path,
+    default_name: str | None,
+    make_engine: Callable[[Path], Engine],
+    known: Mapping[str, LoadedModel] = MappingProxyType({}),
 ) -> ModelRegistry:
     """Load every artifact below a folder.
 
@@ -101,9 +112,11 @@ def load_registry(
         models_dir: Folder of `<name>/<version>/`.
         default_name: See `ModelRegistry`.
         make_engine: Loads a SavedModel.
+        known: Models by digest that are not loaded again; their files are verified all the
+            same.
 
     Returns:
-        The models, each verified and warm.
+        The models, each verified; each that was loaded has passed its golden example.
 
     Raises:
         ArtifactError: The folder has no artifact, or one of them must not be served; the
@@ -122,17 +135,24 @@ def load_registry(
         raise ArtifactError(
             f"{models_dir.resolve()}: holds no <name>/<version>/{MANIFEST_NAME}; set MODELS_DIR."
         )
-    return ModelRegistry([load_model(folder, make_engine) for folder in folders], default_name)
+    models = [load_model(folder, make_engine, known) for folder in folders]
+    return ModelRegistry(models, default_name)
 
 
-def load_model(directory: Path, make_engine: Callable[[Path], Engine]) -> LoadedModel:
-    """Verify, load and test one artifact; the golden example also warms it up.
+def load_model(
+    directory: Path,
+    make_engine: Callable[[Path], Engine],
+    known: Mapping[str, LoadedModel] = MappingProxyType({}),
+) -> LoadedModel:
+    """Verify, load and test one artifact, or verify it and take over the known one.
 
     Raises:
         ArtifactError: It must not be served; the message names the file.
     """
     manifest, digest = read_manifest(directory)
     verify_files(directory, manifest)
+    if digest in known:
+        return known[digest]
     engine = make_engine(directory)
     check_golden(directory, manifest, engine.predict(golden_input(directory, manifest)))
     logger.info(

@@ -22,7 +22,7 @@ def descendants(error: type[DermHybridError]) -> list[type[DermHybridError]]:
 
 @pytest.mark.parametrize("error", descendants(DermHybridError), ids=lambda e: e.__name__)
 def test_every_domain_error_has_a_status(error: type[DermHybridError]) -> None:
-    assert 400 <= status_of(error("x")) < 600
+    assert 400 <= status_of(error.__new__(error)) < 600
 
 
 def test_an_unlisted_branch_is_noticed() -> None:

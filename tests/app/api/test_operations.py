@@ -1,20 +1,12 @@
 """Health, metrics and the API's own description."""
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from httpx2 import ASGITransport, AsyncClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.domain.errors import ArtifactDigestError
-from app.domain.golden import Outputs
-from app.domain.images import RgbImage
-from app.inference.registry import Engine
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL
@@ -121,63 +113,3 @@ def test_damaged_model_stops_the_start(own_models: Path) -> None:
     application = create_app(Settings(models_dir=own_models))
     with pytest.raises(ArtifactDigestError, match=r"saved_model\.pb"), TestClient(application):
         pass
-
-
-class HangingEngine:
-    """A model call that lasts until it is released."""
-
-    def __init__(self, inner: Engine) -> None:
-        self.inner, self.started, self.release = inner, threading.Event(), threading.Event()
-
-    def predict(self, images: RgbImage) -> Outputs:
-        self.started.set()
-        assert self.release.wait(30)
-        return self.inner.predict(images)
-
-
-@asynccontextmanager
-async def hanging_service(settings: Settings) -> AsyncIterator[tuple[AsyncClient, HangingEngine]]:
-    application = create_app(settings)
-    async with application.router.lifespan_context(application):
-        model = application.state.services.registry.default
-        engine = HangingEngine(model.engine)
-        object.__setattr__(model, "engine", engine)
-        transport = ASGITransport(application)
-        async with AsyncClient(transport=transport, base_url="http://service") as http:
-            yield http, engine
-
-
-def test_the_model_does_not_block_the_event_loop(tiny_models: Path, lesion_png: bytes) -> None:
-    async def scenario() -> None:
-        async with hanging_service(Settings(models_dir=tiny_models)) as (http, engine):
-            answer = asyncio.create_task(http.post("/predict", files={"image": lesion_png}))
-            await asyncio.to_thread(engine.started.wait, 30)
-            assert (await http.get("/health/live")).status_code == 200
-            metrics = (await http.get("/metrics")).text
-            assert "dermhybrid_http_requests_in_flight 2.0" in metrics
-            assert not answer.done()
-            engine.release.set()
-            assert (await answer).status_code == 200
-
-    asyncio.run(scenario())
-
-
-def test_more_predictions_than_places_are_refused_at_once(
-    tiny_models: Path, lesion_png: bytes
-) -> None:
-    settings = Settings(models_dir=tiny_models, max_predictions_in_progress=2)
-
-    async def scenario() -> None:
-        async with hanging_service(settings) as (http, engine):
-            files = {"image": lesion_png}
-            held = [asyncio.create_task(http.post("/predict", files=files)) for _ in range(2)]
-            await asyncio.to_thread(engine.started.wait, 30)
-            refused = await http.post("/predict", files=files)
-            assert refused.status_code == 503
-            assert refused.json()["type"] == "urn:dermhybrid:problem:service-busy"
-            assert int(refused.headers["retry-after"]) >= 1
-            engine.release.set()
-            assert [(await answer).status_code for answer in held] == [200, 200]
-            assert (await http.post("/predict", files=files)).status_code == 200
-
-    asyncio.run(scenario())

@@ -1,0 +1,180 @@
+"""The models being served, each behind its line, replaced as a whole (ADR-0008)."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import anyio
+import numpy as np
+from anyio import to_thread
+
+from app.domain.images import MODEL_INPUT_SIZE, RgbImage
+from app.domain.manifest import Manifest
+from app.inference.batcher import Batcher, BatchLimits, BatchReport
+from app.inference.explain import Prediction
+from app.inference.registry import LoadedModel, ModelRegistry
+from app.telemetry import Metrics
+
+logger = logging.getLogger(__name__)
+
+Load = Callable[[Mapping[str, LoadedModel]], ModelRegistry]
+"""Read the models folder anew; models whose digest is known are taken over as they are."""
+
+
+class ServedModel:
+    """A loaded model and the line before it.
+
+    Attributes:
+        loaded: What answers.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        limits: BatchLimits,
+        threads: anyio.CapacityLimiter,
+        metrics: Metrics,
+    ) -> None:
+        """Open the line; needs a running event loop.
+
+        Args:
+            loaded: A verified model.
+            limits: Of its batches and its line.
+            threads: How many model calls run at once, shared by all models.
+            metrics: Where measurements go.
+        """
+        self.loaded = loaded
+        self._threads, self._metrics = threads, metrics
+        self._batcher: Batcher[RgbImage, Prediction] = Batcher(self._answer, limits, self._observe)
+        self._num_users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model is."""
+        return self.loaded.manifest
+
+    @property
+    def num_waiting(self) -> int:
+        """Images in line."""
+        return self._batcher.num_waiting
+
+    async def predict(self, image: RgbImage) -> Prediction:
+        """Answer one model input, (224, 224, 3) uint8.
+
+        Raises:
+            ServiceBusyError: The line is full.
+            ServiceStoppingError: The line was closed before the answer came.
+        """
+        return await self._batcher.submit(image)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the line open, even if another model takes this one's place meanwhile."""
+        self._num_users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._num_users -= 1
+            if not self._num_users:
+                self._unused.set()
+
+    async def retire(self) -> None:
+        """Close the line as soon as nobody uses the model."""
+        await self._unused.wait()
+        await self._batcher.close(0.0)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Answer what is in line, for so long, then close it."""
+        await self._batcher.close(grace_seconds)
+
+    async def _answer(self, images: list[RgbImage]) -> list[Prediction]:
+        return await to_thread.run_sync(
+            self.loaded.predict_batch, np.stack(images), limiter=self._threads
+        )
+
+    def _observe(self, report: BatchReport) -> None:
+        self._metrics.observe_batch(self.manifest, len(report.waited))
+        for seconds in report.waited:
+            self._metrics.observe_stage("queue", self.manifest, seconds)
+        self._metrics.observe_stage("inference", self.manifest, report.seconds)
+
+
+class Fleet:
+    """All served models; `reload` replaces them at one moment or not at all.
+
+    Attributes:
+        registry: What is served now.
+    """
+
+    def __init__(self, load: Load, limits: BatchLimits, metrics: Metrics) -> None:
+        """Serve nothing yet.
+
+        Args:
+            load: Reads the models folder.
+            limits: Of each model's batches and line.
+            metrics: Where measurements go.
+        """
+        self.registry: ModelRegistry
+        self._load, self._limits, self._metrics = load, limits, metrics
+        # A model call uses every core by itself.
+        self._threads = anyio.CapacityLimiter(1)
+        self._served: dict[str, ServedModel] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+
+    async def reload(self) -> None:
+        """Load, verify and warm up what the models folder holds now, then serve it.
+
+        Models in use are answered from until their last caller is done. Where anything
+        fails, all stays as it was.
+
+        Raises:
+            ArtifactError: A model must not be served; the message names the file.
+        """
+        async with self._reloading:
+            known = {digest: served.loaded for digest, served in self._served.items()}
+            registry = await to_thread.run_sync(self._load, known)
+            for model in registry.all():
+                if model.digest not in known:
+                    await self._warm_up(model)
+            served = {
+                model.digest: self._served.get(model.digest)
+                or ServedModel(model, self._limits, self._threads, self._metrics)
+                for model in registry.all()
+            }
+            retired = [old for digest, old in self._served.items() if digest not in served]
+            self.registry, self._served = registry, served
+            self._metrics.announce_models((m.manifest, m.digest) for m in registry.all())
+            for old in retired:
+                task = asyncio.create_task(old.retire(), name=f"retire {old.manifest.name}")
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+            logger.info("models served", extra={"models": registry.names()})
+
+    def get(self, name: str | None) -> ServedModel:
+        """The newest version of a model, or `name@version` exactly; the default for None.
+
+        Raises:
+            ModelNotFoundError: None is loaded.
+        """
+        registry = self.registry
+        model = registry.default if name is None else registry.get(name)
+        return self._served[model.digest]
+
+    async def close(self, grace_seconds: float) -> None:
+        """Answer what is in line, for so long, then close every line."""
+        async with asyncio.TaskGroup() as closing:
+            for served in self._served.values():
+                closing.create_task(served.close(grace_seconds))
+        for task in self._retiring:
+            task.cancel()
+
+    async def _warm_up(self, model: LoadedModel) -> None:
+        """Run every batch size once: kernels are chosen at the first call of a shape."""
+        for size in range(1, self._limits.max_items + 1):
+            blank = np.zeros((size, MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3), np.uint8)
+            await to_thread.run_sync(model.engine.predict, blank, limiter=self._threads)

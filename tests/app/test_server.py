@@ -1,0 +1,91 @@
+"""The server as a process: whoever was let in gets an answer, however it is told to stop."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from httpx2 import AsyncClient, Limits, Response
+
+from tests.conftest import REPOSITORY
+
+Process: TypeAlias = "subprocess.Popen[bytes]"
+
+NUM_REQUESTS = 200
+
+
+@contextmanager
+def service(models: Path, log: Path, **settings: str) -> Iterator[tuple[Process, str]]:
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
+            env={**os.environ, "MODELS_DIR": str(models), **settings},
+            cwd=REPOSITORY,
+            stdout=output,
+        )
+    try:
+        address = None
+        while address is None:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+            address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        yield process, address.group()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def post(client: AsyncClient, image: bytes) -> Response:
+    return await client.post("/predict", files={"image": image})
+
+
+def test_sigterm_loses_none_of_200_requests_in_flight(
+    tiny_models: Path, lesion_png: bytes, tmp_path: Path
+) -> None:
+    async def scenario(address: str) -> tuple[Counter[int], list[str]]:
+        limits = Limits(max_connections=NUM_REQUESTS)
+        async with AsyncClient(base_url=address, limits=limits, timeout=120) as client:
+            sent = [asyncio.create_task(post(client, lesion_png)) for _ in range(NUM_REQUESTS)]
+            await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+            process.send_signal(signal.SIGTERM)
+            answers = await asyncio.gather(*sent)
+        types = {a.json()["type"] for a in answers if a.status_code == 503}
+        return Counter(answer.status_code for answer in answers), sorted(types)
+
+    everyone = {"MAX_PREDICTIONS_IN_PROGRESS": str(NUM_REQUESTS)}
+    with service(tiny_models, tmp_path / "log", **everyone) as (process, address):
+        statuses, types = asyncio.run(scenario(address))
+        assert statuses[200] + statuses[503] == NUM_REQUESTS, statuses
+        assert statuses[200] > 0
+        assert set(types) <= {"urn:dermhybrid:problem:service-stopping"}
+        assert process.wait(60) == 0
+
+
+def test_a_stopping_service_says_so_before_its_port_closes(
+    tiny_models: Path, lesion_png: bytes, tmp_path: Path
+) -> None:
+    async def scenario(address: str) -> None:
+        async with AsyncClient(base_url=address, timeout=30) as client:
+            assert (await client.get("/health/ready")).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            ready = await client.get("/health/ready")
+            while ready.status_code == 200:
+                await asyncio.sleep(0.01)
+                ready = await client.get("/health/ready")
+            assert ready.status_code == 503
+            assert (await client.get("/health/live")).status_code == 200
+            assert (await post(client, lesion_png)).status_code == 503
+
+    with service(tiny_models, tmp_path / "log", DRAIN_SECONDS="20") as (process, address):
+        asyncio.run(scenario(address))
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)  # a second one does not wait
+        assert process.wait(10) == -signal.SIGTERM
