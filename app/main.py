@@ -1,5 +1,6 @@
 """Wire the service together; nothing else."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from importlib.metadata import version
 import anyio
 from fastapi import FastAPI
 
-from app.api import models, operations, predict
+from app.api import admin, models, operations, predict
 from app.api.admission import Admission
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
@@ -56,8 +57,12 @@ def create_app(settings: Settings) -> FastAPI:
             pictures=anyio.CapacityLimiter(settings.max_pictures),
             image_threads=anyio.CapacityLimiter(settings.image_workers),
         )
+        tests = asyncio.create_task(
+            _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
+        )
         logger.info("ready")
         yield
+        tests.cancel()
         app.state.services.begin_to_stop()
         await fleet.close(settings.shutdown_grace_seconds)
 
@@ -73,6 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for module in (predict, models, operations):
         app.include_router(module.router)
+    if settings.admin_token_sha256 is not None:
+        app.include_router(admin.make_router(settings.admin_token_sha256))
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(LimitBody, max_image_bytes=settings.max_image_bytes)
@@ -83,3 +90,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(Observe, metrics=metrics)
     return app
+
+
+async def _test_repeatedly(fleet: Fleet, interval_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(interval_seconds)
+        await fleet.self_test()

@@ -1,5 +1,9 @@
 """The HTTP server: uvicorn, which leaves nobody without an answer when it is told to stop."""
 
+import asyncio
+import signal
+from contextlib import suppress
+from socket import socket
 from time import monotonic
 from types import FrameType
 
@@ -7,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.deps import Services
+from app.domain.errors import ArtifactError
 from app.settings import Settings
 
 
@@ -16,6 +21,8 @@ class Server(uvicorn.Server):
     The first SIGTERM or SIGINT: `/health/ready` answers 503 and so does every new prediction,
     while those in progress are answered. The port closes when `drain_seconds` have passed and
     nothing is in progress, or after `shutdown_grace_seconds`. A second signal closes it now.
+
+    SIGHUP reloads the models; one that must not be served leaves everything as it was.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, host: str, port: int) -> None:
@@ -48,6 +55,19 @@ class Server(uvicorn.Server):
             self._stop_asked_at = monotonic()
         else:
             super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listen, and from then on reload the models at SIGHUP."""
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin_to_reload)
+
+    def _begin_to_reload(self) -> None:
+        self._reload = asyncio.create_task(self._reload_models(), name="reload")
+
+    async def _reload_models(self) -> None:
+        services: Services = self._app.state.services
+        with suppress(ArtifactError):  # which the fleet has logged
+            await services.fleet.reload()
 
     async def on_tick(self, counter: int) -> bool:
         """Every tenth of a second: look whether the drain is over."""

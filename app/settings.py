@@ -30,6 +30,9 @@ class Settings(BaseSettings):
             with 503, so that a load balancer learns of it before the port closes.
         shutdown_grace_seconds: After SIGTERM, how long predictions in progress may take.
         max_pictures: Decoded pictures that are held at once; further uploads wait as bytes.
+        self_test_interval_seconds: Time between two self-tests of all models while serving.
+        admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
+            it there is no `/admin`.
         image_workers: Threads that decode uploads and draw overlays.
         log_level: Of the JSON log on standard output.
     """
@@ -49,6 +52,8 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0)] = 1.0
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     max_pictures: Annotated[int, Field(ge=1)] = 16
+    self_test_interval_seconds: Annotated[float, Field(gt=0)] = 300.0
+    admin_token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

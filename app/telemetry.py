@@ -61,6 +61,7 @@ class Metrics:
         stage_seconds: Duration of queue, decode, inference and explain, by model version.
         batch_size: Images that a model was given at once.
         predictions: Answers by model version and predicted class.
+        self_test: 1 for each model that reproduced its golden example last time, else 0.
         model_info: 1 for each loaded model, with its digest.
         ready: 1 while the service answers.
     """
@@ -108,6 +109,12 @@ class Metrics:
             ("model", "version", "predicted_class"),
             registry=self.registry,
         )
+        self.self_test = Gauge(
+            "dermhybrid_self_test_passed",
+            "1 where the model reproduced its golden example at the last self-test, else 0.",
+            ("model", "version"),
+            registry=self.registry,
+        )
         self.model_info = Gauge(
             "dermhybrid_model_info",
             "Loaded models; the digest is the SHA-256 of the manifest.",
@@ -123,6 +130,7 @@ class Metrics:
     def announce_models(self, models: Iterable[tuple[Manifest, str]]) -> None:
         """Publish the models that are served now, each with its digest, and say ready."""
         self.model_info.clear()
+        self.self_test.clear()
         for manifest, digest in models:
             self.model_info.labels(manifest.name, str(manifest.version), digest).set(1)
         self.ready.set(1)
@@ -142,6 +150,10 @@ class Metrics:
     def observe_batch(self, manifest: Manifest, num_images: int) -> None:
         """Record the size of a batch."""
         self.batch_size.labels(manifest.name, str(manifest.version)).observe(num_images)
+
+    def report_self_test(self, manifest: Manifest, *, passed: bool) -> None:
+        """Publish the outcome of a self-test."""
+        self.self_test.labels(manifest.name, str(manifest.version)).set(passed)
 
     def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
         """Count an answer."""

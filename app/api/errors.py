@@ -20,6 +20,7 @@ from app.domain.errors import (
     ImageFormatError,
     ImageRejectedError,
     ImageTooManyBytesError,
+    ModelFaultError,
     ModelNotFoundError,
     ServiceBusyError,
     ServiceStoppingError,
@@ -37,10 +38,11 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ImageFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ImageRejectedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
+    ModelFaultError: HTTPStatus.SERVICE_UNAVAILABLE,
     ServiceBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ServiceStoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
-    ArtifactError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ArtifactError: HTTPStatus.CONFLICT,
 }
 """A class that is not listed has its nearest ancestor's status."""
 

@@ -18,11 +18,17 @@ async def live() -> HealthResponse:
 @router.get(
     "/health/ready",
     summary="Whether predictions are answered",
-    responses={503: {"model": Problem, "description": "The service is stopping."}},
+    responses={
+        503: {"model": Problem, "description": "It is stopping, or a model failed its self-test."}
+    },
 )
 async def ready(services: ServicesDep) -> HealthResponse:
-    """Yes, until it stops: the port opens when every model was verified and ran its example."""
+    """Yes, while every model reproduces its golden example and until the service stops.
+
+    The port opens only after every model was verified, loaded and warmed up.
+    """
     services.admission.check()
+    services.fleet.check()
     return HealthResponse(status="ready")
 
 

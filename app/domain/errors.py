@@ -10,6 +10,7 @@ DermHybridError
 │   ├── ImageTooSmallError
 │   └── ImageTooManyPixelsError
 ├── ModelNotFoundError            no loaded model has that name
+├── ModelFaultError               a loaded model does not answer as it was measured to
 ├── ServiceBusyError              as many predictions are in progress as fit
 ├── ServiceStoppingError          the service takes nothing more
 ├── DeadlineExceededError         the request's time has passed
@@ -58,6 +59,10 @@ class ImageTooManyPixelsError(ImageRejectedError):
 
 class ModelNotFoundError(DermHybridError):
     """No loaded model has the requested name."""
+
+
+class ModelFaultError(DermHybridError):
+    """A loaded model answers nothing sensible, or failed its golden example while serving."""
 
 
 class ServiceBusyError(DermHybridError):

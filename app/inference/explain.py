@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from app.domain.errors import ModelFaultError
 from app.domain.golden import Outputs
 from app.domain.heatmaps import Heatmap, attention_heatmap, grad_cam_heatmap
 from app.domain.labels import CLASSES, DiagnosticClass
@@ -28,7 +29,16 @@ class Prediction:
 
 
 def interpret(outputs: Outputs, row: int) -> Prediction:
-    """Read one image's answer out of a batch's outputs."""
+    """Read one image's answer out of a batch's outputs.
+
+    Raises:
+        ModelFaultError: A value that the answer is made of is not finite.
+    """
+    if not all(np.isfinite(values[row]).all() for values in outputs.values()):
+        raise ModelFaultError(
+            "The model gave values that are not finite; that is no answer. Report the request id "
+            "to the service's operator."
+        )
     probabilities = outputs["probabilities"][row]
     index = int(probabilities.argmax())
     if "attention" in outputs:

@@ -9,6 +9,7 @@ import anyio
 import numpy as np
 from anyio import to_thread
 
+from app.domain.errors import ArtifactError, ModelFaultError
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.manifest import Manifest
 from app.inference.batcher import Batcher, BatchLimits, BatchReport
@@ -27,6 +28,7 @@ class ServedModel:
 
     Attributes:
         loaded: What answers.
+        fault: Why it must not answer at present; None where it may.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ServedModel:
             metrics: Where measurements go.
         """
         self.loaded = loaded
+        self.fault: str | None = None
         self._threads, self._metrics = threads, metrics
         self._batcher: Batcher[RgbImage, Prediction] = Batcher(self._answer, limits, self._observe)
         self._num_users = 0
@@ -65,10 +68,35 @@ class ServedModel:
         """Answer one model input, (224, 224, 3) uint8.
 
         Raises:
+            ModelFaultError: The model failed its last self-test, or gave no finite answer.
             ServiceBusyError: The line is full.
             ServiceStoppingError: The line was closed before the answer came.
         """
+        self.check()
         return await self._batcher.submit(image)
+
+    def check(self) -> None:
+        """Say whether the model may answer.
+
+        Raises:
+            ModelFaultError: It failed its last self-test.
+        """
+        if self.fault is not None:
+            raise ModelFaultError(
+                f"{self.manifest.name}@{self.manifest.version} failed its self-test and does not "
+                "answer until it passes again. Use another model, or repeat the request later."
+            )
+
+    async def self_test(self) -> None:
+        """Answer the golden example between two batches; where that fails, stop answering."""
+        try:
+            await to_thread.run_sync(self.loaded.self_test, limiter=self._threads)
+        except Exception as error:  # noqa: BLE001  a model that cannot run is as bad as a wrong one
+            self.fault = str(error)
+            logger.error("self-test failed", extra={"reason": self.fault})  # noqa: TRY400
+        else:
+            self.fault = None
+        self._metrics.report_self_test(self.manifest, passed=self.fault is None)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -137,7 +165,11 @@ class Fleet:
         """
         async with self._reloading:
             known = {digest: served.loaded for digest, served in self._served.items()}
-            registry = await to_thread.run_sync(self._load, known)
+            try:
+                registry = await to_thread.run_sync(self._load, known)
+            except ArtifactError as error:
+                logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
+                raise
             for model in registry.all():
                 if model.digest not in known:
                     await self._warm_up(model)
@@ -149,6 +181,7 @@ class Fleet:
             retired = [old for digest, old in self._served.items() if digest not in served]
             self.registry, self._served = registry, served
             self._metrics.announce_models((m.manifest, m.digest) for m in registry.all())
+            await self.self_test()
             for old in retired:
                 task = asyncio.create_task(old.retire(), name=f"retire {old.manifest.name}")
                 self._retiring.add(task)
@@ -164,6 +197,20 @@ class Fleet:
         registry = self.registry
         model = registry.default if name is None else registry.get(name)
         return self._served[model.digest]
+
+    def check(self) -> None:
+        """Say whether every model may answer.
+
+        Raises:
+            ModelFaultError: One of them failed its last self-test.
+        """
+        for served in self._served.values():
+            served.check()
+
+    async def self_test(self) -> None:
+        """Let every model answer its golden example again, one after the other."""
+        for served in list(self._served.values()):
+            await served.self_test()
 
     async def close(self, grace_seconds: float) -> None:
         """Answer what is in line, for so long, then close every line."""

@@ -32,11 +32,23 @@ class LoadedModel:
         manifest: What it is.
         digest: SHA-256 of `manifest.json`, which in turn fixes every other byte.
         engine: Runs it.
+        directory: Where it was read from.
+        golden: Its golden example, (1, 224, 224, 3) uint8.
     """
 
     manifest: Manifest
     digest: str
     engine: Engine
+    directory: Path
+    golden: RgbImage
+
+    def self_test(self) -> None:
+        """Answer the golden example again; blocks the calling thread.
+
+        Raises:
+            GoldenExampleError: The answer is not the manifest's any more.
+        """
+        check_golden(self.directory, self.manifest, self.engine.predict(self.golden))
 
     def predict(self, image: RgbImage) -> Prediction:
         """Answer one model input, (224, 224, 3) uint8; blocks the calling thread."""
@@ -153,10 +165,11 @@ def load_model(
     verify_files(directory, manifest)
     if digest in known:
         return known[digest]
-    engine = make_engine(directory)
-    check_golden(directory, manifest, engine.predict(golden_input(directory, manifest)))
+    golden = golden_input(directory, manifest)
+    model = LoadedModel(manifest, digest, make_engine(directory), directory, golden)
+    model.self_test()
     logger.info(
         "model loaded",
         extra={"model": manifest.name, "version": manifest.version, "digest": digest},
     )
-    return LoadedModel(manifest, digest, engine)
+    return model

@@ -15,7 +15,8 @@ from typing import TypeAlias
 
 from httpx2 import AsyncClient, Limits, Response
 
-from tests.conftest import REPOSITORY
+from tests.conftest import PLAIN_MODEL, REPOSITORY
+from tests.tiny_artifact import write_tiny_artifact
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
 
@@ -89,3 +90,28 @@ def test_a_stopping_service_says_so_before_its_port_closes(
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)  # a second one does not wait
         assert process.wait(10) == -signal.SIGTERM
+
+
+def test_sighup_serves_what_the_models_folder_holds_now(own_models: Path, tmp_path: Path) -> None:
+    async def scenario(address: str) -> None:
+        async with AsyncClient(base_url=address, timeout=30) as client:
+            write_tiny_artifact(own_models, PLAIN_MODEL, version=3, seed=9)
+            process.send_signal(signal.SIGHUP)
+            for _ in range(600):
+                if (await client.get(f"/models/{PLAIN_MODEL}")).json()["version"] == 3:
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                raise AssertionError(log.read_text())
+            (own_models / PLAIN_MODEL / "3" / "golden_input.png").unlink()
+            process.send_signal(signal.SIGHUP)
+            for _ in range(600):
+                if "models refused" in log.read_text():
+                    break
+                await asyncio.sleep(0.1)
+            assert "golden_input.png" in log.read_text()
+            assert (await client.get(f"/models/{PLAIN_MODEL}")).json()["version"] == 3
+
+    log = tmp_path / "log"
+    with service(own_models, log) as (process, address):
+        asyncio.run(scenario(address))
