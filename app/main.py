@@ -10,7 +10,7 @@ from importlib.metadata import version
 import anyio
 from fastapi import FastAPI
 
-from app.api import admin, models, operations, predict
+from app.api import admin, batch, models, operations, predict
 from app.api.admission import Admission
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
@@ -41,7 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
     limits = BatchLimits(
         max_items=settings.max_batch_size,
         max_wait_seconds=settings.max_batch_wait_seconds,
-        max_waiting=settings.max_predictions_in_progress,
+        max_waiting=settings.max_predictions_in_progress
+        + settings.max_batches_in_progress * settings.max_batch_size,
     )
     load = partial(load_registry, settings.models_dir, settings.default_model, TensorFlowEngine)
 
@@ -56,6 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
             admission=Admission(settings.max_predictions_in_progress),
             pictures=anyio.CapacityLimiter(settings.max_pictures),
             image_threads=anyio.CapacityLimiter(settings.image_workers),
+            batch_admission=Admission(settings.max_batches_in_progress),
+            max_batch_images=settings.max_batch_images,
+            batch_concurrency=settings.max_batch_size,
         )
         tests = asyncio.create_task(
             _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
@@ -76,13 +80,17 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (predict, models, operations):
+    for module in (predict, batch, models, operations):
         app.include_router(module.router)
     if settings.admin_token_sha256 is not None:
         app.include_router(admin.make_router(settings.admin_token_sha256))
     install_error_handlers(app)
     describe_problems(app)
-    app.add_middleware(LimitBody, max_image_bytes=settings.max_image_bytes)
+    app.add_middleware(
+        LimitBody,
+        max_image_bytes=settings.max_image_bytes,
+        max_bytes_by_path={"/predict/batch": settings.max_batch_bytes},
+    )
     app.add_middleware(
         LimitTime,
         default_seconds=settings.request_timeout_seconds,

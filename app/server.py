@@ -75,6 +75,6 @@ class Server(uvicorn.Server):
             services: Services = self._app.state.services
             services.begin_to_stop()
             seconds = monotonic() - self._stop_asked_at
-            drained = seconds >= self._settings.drain_seconds and not services.admission.num_inside
+            drained = seconds >= self._settings.drain_seconds and not services.num_in_progress
             self.should_exit = drained or seconds >= self._settings.shutdown_grace_seconds
         return await super().on_tick(counter)

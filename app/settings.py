@@ -22,6 +22,9 @@ class Settings(BaseSettings):
         min_image_side: Smallest width and height in pixels.
         max_predictions_in_progress: More are refused with 503, so that pictures waiting for
             the model do not fill the memory.
+        max_batches_in_progress: Requests to `/predict/batch` at once.
+        max_batch_images: Images in such a request.
+        max_batch_bytes: Length of such a request.
         max_batch_size: Images that a model is given at once, at most.
         max_batch_wait_seconds: How long an incomplete batch is held straight after another.
         request_timeout_seconds: Time for an answer where X-Request-Timeout is not sent.
@@ -45,6 +48,9 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
     min_image_side: Annotated[int, Field(ge=1)] = DEFAULT_LIMITS.min_side_pixels
     max_predictions_in_progress: Annotated[int, Field(ge=1)] = 64
+    max_batches_in_progress: Annotated[int, Field(ge=1)] = 2
+    max_batch_images: Annotated[int, Field(ge=1)] = 64
+    max_batch_bytes: Annotated[int, Field(ge=1024)] = 128 * 1024 * 1024
     max_batch_size: Annotated[int, Field(ge=1, le=64)] = 8
     max_batch_wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.0
     request_timeout_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -15,7 +15,7 @@ from app.inference.fleet import Fleet, ServedModel
 from app.telemetry import Metrics
 
 IMAGE_FIELD: Final = "image"
-_MAX_FORM_FIELDS: Final = 8
+MAX_FORM_FIELDS: Final = 8
 _RAW_MEDIA_TYPES: Final = frozenset({"application/octet-stream"})
 
 
@@ -30,6 +30,9 @@ class Services:
         admission: The door before predictions.
         pictures: How many decoded pictures may be held at once.
         image_threads: How many threads decode and draw at once.
+        batch_admission: The door before batches of images.
+        max_batch_images: Images in such a batch.
+        batch_concurrency: How many of them are in progress at once.
     """
 
     fleet: Fleet
@@ -38,10 +41,19 @@ class Services:
     admission: Admission
     pictures: anyio.CapacityLimiter
     image_threads: anyio.CapacityLimiter
+    batch_admission: Admission
+    max_batch_images: int
+    batch_concurrency: int
+
+    @property
+    def num_in_progress(self) -> int:
+        """Requests for predictions that have no whole answer yet."""
+        return self.admission.num_inside + self.batch_admission.num_inside
 
     def begin_to_stop(self) -> None:
         """Begin no prediction any more, and say so to whoever asks for readiness."""
         self.admission.close()
+        self.batch_admission.close()
         self.metrics.ready.set(0)
 
 
@@ -62,6 +74,17 @@ async def admit(services: ServicesDep) -> AsyncIterator[None]:
         ServiceStoppingError: No prediction is begun any more.
     """
     with services.admission.enter():
+        yield
+
+
+async def admit_batch(services: ServicesDep) -> AsyncIterator[None]:
+    """Hold one of the places for a batch of images; taken before the upload is read.
+
+    Raises:
+        ServiceBusyError: All are taken.
+        ServiceStoppingError: No prediction is begun any more.
+    """
+    with services.batch_admission.enter():
         yield
 
 
@@ -95,7 +118,7 @@ async def get_upload(request: Request) -> bytes:
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         async with request.form(
-            max_files=1, max_fields=_MAX_FORM_FIELDS, max_part_size=1024
+            max_files=1, max_fields=MAX_FORM_FIELDS, max_part_size=1024
         ) as form:
             upload = form.get(IMAGE_FIELD)
             if not isinstance(upload, UploadFile):

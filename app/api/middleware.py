@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import math
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Final
 
 import anyio
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +21,7 @@ REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
 MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
 """Boundaries, part headers and other form fields around the image."""
 
+_SECONDS_KEY: Final = "dermhybrid.seconds"
 _KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 logger = logging.getLogger("app.access")
@@ -78,36 +81,41 @@ class Observe:
 class LimitBody:
     """Stop reading a request's body once it is longer than any acceptable upload."""
 
-    def __init__(self, app: ASGIApp, max_image_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_image_bytes: int, max_bytes_by_path: Mapping[str, int]
+    ) -> None:
         self._app = app
         self._max_image_bytes = max_image_bytes
-        self._max_body_bytes = max_image_bytes + MULTIPART_OVERHEAD_BYTES
+        self._max_bytes_by_path = max_bytes_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        max_bytes = self._max_bytes_by_path.get(
+            scope["path"], self._max_image_bytes + MULTIPART_OVERHEAD_BYTES
+        )
         announced = _header(scope, "content-length") or "0"
-        too_long = announced.isdigit() and int(announced) > self._max_body_bytes
+        too_long = announced.isdigit() and int(announced) > max_bytes
         received = 0
 
         async def limited_receive() -> Message:
             nonlocal received
             if too_long:
-                raise self._error()
+                raise self._error(max_bytes)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise self._error()
+            if received > max_bytes:
+                raise self._error(max_bytes)
             return message
 
         await self._app(scope, limited_receive, send)
 
-    def _error(self) -> ImageTooManyBytesError:
+    def _error(self, max_bytes: int) -> ImageTooManyBytesError:
         return ImageTooManyBytesError(
-            f"The request is longer than an image of at most {self._max_image_bytes:,} bytes "
-            "can make it. Send a smaller or more strongly compressed file."
+            f"The request is longer than {max_bytes:,} bytes; an image may have at most "
+            f"{self._max_image_bytes:,}. Send smaller or more strongly compressed files."
         )
 
 
@@ -158,6 +166,7 @@ class LimitTime:
             limit.deadline = math.inf  # what has begun is sent to its end
             await send(message)
 
+        scope[_SECONDS_KEY] = seconds
         limit = anyio.CancelScope(deadline=anyio.current_time() + seconds)
         try:
             with limit:
@@ -184,6 +193,11 @@ class LimitTime:
         except ValueError:
             return None
         return seconds if 0 < seconds <= self._max_seconds else None
+
+
+def allowed_seconds(request: Request) -> float:
+    """The time that a request was given, in seconds."""
+    return float(request.scope[_SECONDS_KEY])
 
 
 def _header(scope: Scope, name: str) -> str | None:

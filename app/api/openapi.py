@@ -1,4 +1,4 @@
-"""Mend what FastAPI writes about failures: they are problem details, all of them."""
+"""Mend what FastAPI writes about answers: all failures are problem details, lines are JSON."""
 
 from typing import Any
 
@@ -20,6 +20,10 @@ def describe_problems(app: FastAPI) -> None:
                         response["content"] = {
                             PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}
                         }
+                    for content in response.get("content", {}).values():
+                        # FastAPI takes every answer that is not plain JSON for a string too.
+                        if "$ref" in content.get("schema", {}):
+                            content["schema"].pop("type", None)
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
         return document

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.api.deps import IMAGE_FIELD, ModelDep, ServicesDep, UploadDep, admit
+from app.api.deps import IMAGE_FIELD, ModelDep, Services, ServicesDep, UploadDep, admit
 from app.api.presenters import class_schema, model_reference
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
@@ -21,6 +21,7 @@ from app.domain.images import (
 )
 from app.domain.labels import CLASSES, LABELS
 from app.inference.explain import Prediction
+from app.inference.fleet import ServedModel
 from app.inference.registry import LoadedModel
 from app.telemetry import request_id
 
@@ -68,6 +69,27 @@ async def predict(
     heatmap: Annotated[bool, Query(description="Draw the heatmap overlay.")] = True,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
+    body = await answer_image(services, model, upload, with_heatmap=heatmap)
+    return Response(body, media_type="application/json")
+
+
+async def answer_image(
+    services: Services, model: ServedModel, upload: bytes, *, with_heatmap: bool
+) -> bytes:
+    """Decode, classify, explain and count one image.
+
+    Args:
+        services: The application's parts.
+        model: Who answers; kept in use by the caller.
+        upload: The file's bytes, of any origin.
+        with_heatmap: Draw the overlay.
+
+    Returns:
+        A `PredictionResponse` as JSON.
+
+    Raises:
+        DermHybridError: The image or the model cannot give an answer.
+    """
     timed = partial(run_timed, services.metrics, model.manifest)
     async with services.pictures:
         image, model_input = await timed(
@@ -76,10 +98,16 @@ async def predict(
         prediction = await model.predict(model_input)
         # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
         body = await timed(
-            "explain", services.image_threads, _render, model.loaded, image, prediction, heatmap
+            "explain",
+            services.image_threads,
+            _render,
+            model.loaded,
+            image,
+            prediction,
+            with_heatmap,
         )
     services.metrics.count_prediction(model.manifest, prediction.predicted.label)
-    return Response(body, media_type="application/json")
+    return body
 
 
 def _decode(upload: bytes, limits: ImageLimits) -> tuple[DecodedImage, RgbImage]:

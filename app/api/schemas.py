@@ -190,3 +190,12 @@ class Problem(BaseModel):
     status: int
     detail: Annotated[str, Field(description="What was expected, what came, how to mend it.")]
     request_id: str
+
+
+class BatchLine(BaseModel):
+    """One image's line in the answer to a batch."""
+
+    index: Annotated[int, Field(description="The image's place in the form, from 0.", ge=0)]
+    status: Annotated[int, Field(description="The status that `/predict` would have had.")]
+    answer: PredictionResponse | None = None
+    problem: Problem | None = None

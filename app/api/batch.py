@@ -1,0 +1,167 @@
+"""`POST /predict/batch`: many images in one request, a line for each as soon as it is answered."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.deps import IMAGE_FIELD, MAX_FORM_FIELDS, ModelDep, Services, ServicesDep, admit_batch
+from app.api.errors import domain_problem, unexpected_problem
+from app.api.middleware import allowed_seconds
+from app.api.predict import answer_image
+from app.api.schemas import BatchLine, Problem
+from app.domain.errors import DeadlineExceededError, DermHybridError
+from app.inference.fleet import ServedModel
+
+NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
+
+router = APIRouter(tags=["prediction"])
+
+_REQUEST_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "description": f"Dermatoscopic images, each in a field {IMAGE_FIELD!r} of its own.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [IMAGE_FIELD],
+                "properties": {
+                    IMAGE_FIELD: {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                    }
+                },
+            }
+        }
+    },
+}
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": BatchLine, "description": "A line for each image, in the order of completion."},
+    400: {"model": Problem, "description": "A multipart body that is none, or too many images."},
+    404: {"model": Problem, "description": "No loaded model has that name."},
+    413: {"model": Problem, "description": "Too many bytes."},
+    415: {"model": Problem, "description": "No multipart body."},
+    422: {"model": Problem, "description": "No image, or a parameter cannot be used."},
+    503: {"model": Problem, "description": "Too many batches are in progress."},
+    504: {"model": Problem, "description": "The upload did not end within the request's time."},
+}
+
+
+class _Lines(Response):
+    """The answers as newline-delimited JSON, written as they come."""
+
+    media_type = NDJSON_MEDIA_TYPE
+
+    def __init__(
+        self,
+        services: Services,
+        model: ServedModel,
+        uploads: list[UploadFile],
+        seconds: float,
+        *,
+        with_heatmap: bool,
+    ) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._services, self._model, self._uploads = services, model, uploads
+        self._seconds, self._with_heatmap = seconds, with_heatmap
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as many images at once as the model takes, and write each line whole."""
+        del scope, receive
+        uploads = iter(enumerate(self._uploads))
+        writing = asyncio.Lock()
+
+        async def work() -> None:
+            for index, upload in uploads:
+                line = await self._line(index, upload)
+                async with writing:
+                    await send({"type": "http.response.body", "body": line, "more_body": True})
+
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._services.batch_concurrency):
+                group.create_task(work())
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _line(self, index: int, upload: UploadFile) -> bytes:
+        try:
+            async with asyncio.timeout(self._seconds):
+                body = await answer_image(
+                    self._services,
+                    self._model,
+                    await upload.read(),
+                    with_heatmap=self._with_heatmap,
+                )
+        except TimeoutError:
+            late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")
+            problem = domain_problem(late)
+        except DermHybridError as error:
+            problem = domain_problem(error)
+        except Exception as error:  # noqa: BLE001  the other images have their own fate
+            problem = unexpected_problem(error)
+        else:
+            return _joined(index, 200, "answer", body)
+        return _joined(index, problem.status_code, "problem", bytes(problem.body))
+
+
+async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[list[UploadFile]]:
+    """The files of the form, at least one.
+
+    Raises:
+        HTTPException: 415 for another content type, 422 where there is none or something else.
+    """
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type != "multipart/form-data":
+        raise HTTPException(
+            415, f"Expected multipart/form-data with files in fields {IMAGE_FIELD!r}."
+        )
+    async with request.form(
+        max_files=services.max_batch_images, max_fields=MAX_FORM_FIELDS, max_part_size=1024
+    ) as form:
+        parts = form.getlist(IMAGE_FIELD)
+        uploads = [part for part in parts if isinstance(part, UploadFile)]
+        if not uploads or len(uploads) < len(parts):
+            raise HTTPException(
+                422,
+                f"The form needs files in its fields {IMAGE_FIELD!r}, and nothing else there. "
+                f"Send them as `curl -F {IMAGE_FIELD}=@FILE -F {IMAGE_FIELD}=@FILE` does.",
+            )
+        yield uploads
+
+
+@router.post(
+    "/predict/batch",
+    summary="Classify many dermatoscopic images",
+    response_class=_Lines,
+    status_code=200,
+    responses=_RESPONSES,
+    openapi_extra={"requestBody": _REQUEST_BODY},
+    dependencies=[Depends(admit_batch)],
+)
+async def predict_batch(
+    request: Request,
+    services: ServicesDep,
+    model: ModelDep,
+    uploads: Annotated[list[UploadFile], Depends(get_uploads)],
+    heatmap: Annotated[bool, Query(description="Draw the heatmap overlays.")] = True,
+) -> Response:
+    """Answer each image as `/predict` does, whatever becomes of the others.
+
+    Each line is a JSON object: the image's place in the form from 0, the status that
+    `/predict` would have had, and its `answer` or its `problem`. The request's time is
+    counted anew for each image.
+    """
+    return _Lines(services, model, uploads, allowed_seconds(request), with_heatmap=heatmap)
+
+
+def _joined(index: int, status: int, kind: str, body: bytes) -> bytes:
+    """One line around a body that is JSON already and may have megabytes."""
+    return b'{"index":%d,"status":%d,%s:%s}\n' % (index, status, json.dumps(kind).encode(), body)
