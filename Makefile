@@ -35,7 +35,7 @@ sync-serve: $(UV)
 	$(UV) sync --frozen --inexact --no-dev
 
 sync-dev: $(UV)
-	$(UV) sync --frozen --inexact --extra training
+	$(UV) sync --frozen --inexact --extra training --extra openvino
 
 $(UV):
 	$(PYTHON) -m venv .tools

@@ -49,8 +49,8 @@ def predict(
     ] = None,
 ) -> None:
     """Print a table of probabilities; write overlays. Exit status 1 if a file was refused."""
-    from app.inference.engine import TensorFlowEngine
     from app.inference.registry import load_registry
+    from app.inference.runtimes import engine_maker
 
     settings = Settings()
     errors = Console(stderr=True)
@@ -58,7 +58,8 @@ def predict(
         _complain(errors, "Two images have the same name; their overlays would be one file.")
         raise typer.Exit(1)
     try:
-        registry = load_registry(settings.models_dir, settings.default_model, TensorFlowEngine)
+        make_engine = engine_maker(settings.runtime, settings.model_threads)
+        registry = load_registry(settings.models_dir, settings.default_model, make_engine)
         chosen = registry.default if model is None else registry.get(model)
     except DermHybridError as error:
         _complain(errors, str(error))

@@ -18,9 +18,9 @@ from app.api.middleware import LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.inference.batcher import BatchLimits
-from app.inference.engine import TensorFlowEngine
 from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
+from app.inference.runtimes import engine_maker
 from app.settings import Settings
 from app.telemetry import Metrics
 
@@ -44,7 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
         max_waiting=settings.max_predictions_in_progress
         + settings.max_batches_in_progress * settings.max_batch_size,
     )
-    load = partial(load_registry, settings.models_dir, settings.default_model, TensorFlowEngine)
+    make_engine = engine_maker(settings.runtime, settings.model_threads)
+    load = partial(load_registry, settings.models_dir, settings.default_model, make_engine)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.images import DEFAULT_LIMITS, ImageLimits
+from app.inference.runtimes import Runtime
 
 
 class Settings(BaseSettings):
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
         self_test_interval_seconds: Time between two self-tests of all models while serving.
         admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
             it there is no `/admin`.
+        runtime: What runs the models.
+        model_threads: Processor threads of a model call; all that the process may use where it
+            is not set.
         image_workers: Threads that decode uploads and draw overlays.
         log_level: Of the JSON log on standard output.
     """
@@ -60,6 +64,8 @@ class Settings(BaseSettings):
     max_pictures: Annotated[int, Field(ge=1)] = 16
     self_test_interval_seconds: Annotated[float, Field(gt=0)] = 300.0
     admin_token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    runtime: Runtime = "tensorflow"
+    model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.domain.golden import golden_input
-from app.inference.engine import TensorFlowEngine
 from app.inference.registry import load_registry
+from app.inference.tensorflow_engine import TensorFlowEngine
 from training.fit import describe_hardware
 from training.run_folder import write_json
 

@@ -12,8 +12,8 @@ from app.domain.ensemble import ENSEMBLE_NAME, pool, read_ensemble
 from app.domain.errors import ArtifactDigestError
 from app.domain.images import RgbImage
 from app.domain.manifest import Calibration
-from app.inference.engine import TensorFlowEngine
 from app.inference.registry import LoadedModel, load_model
+from app.inference.tensorflow_engine import TensorFlowEngine
 
 BATCH_SIZE: Final = 32
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from app.domain.golden import check_outputs
 from app.domain.heatmaps import grad_cam_heatmap
-from app.inference.engine import TensorFlowEngine
+from app.inference.tensorflow_engine import TensorFlowEngine
 from training.architectures import BACKBONE_MAPS, build_hybrid
 from training.config import Backbone, CnnReduction, Recipe
 from training.export import save_graph

@@ -14,7 +14,7 @@ from PIL import Image
 from app.domain.heatmaps import encode_png
 from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
-from app.inference.engine import TensorFlowEngine
+from app.inference.tensorflow_engine import TensorFlowEngine
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
 from training.synthetic import draw_lesion
 

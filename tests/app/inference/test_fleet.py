@@ -16,11 +16,12 @@ from app.domain.errors import (
     ModelNotFoundError,
     ServiceStoppingError,
 )
+from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 from app.inference.batcher import BatchLimits
-from app.inference.engine import Outputs, TensorFlowEngine
 from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
+from app.inference.tensorflow_engine import TensorFlowEngine
 from app.telemetry import Metrics
 from tests.conftest import PLAIN_MODEL
 from tests.tiny_artifact import write_tiny_artifact

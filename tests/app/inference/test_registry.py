@@ -16,8 +16,8 @@ from app.domain.errors import (
     ModelNotFoundError,
 )
 from app.domain.manifest import file_sha256
-from app.inference.engine import TensorFlowEngine
 from app.inference.registry import ModelRegistry, load_registry
+from app.inference.tensorflow_engine import TensorFlowEngine
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
 from tests.tiny_artifact import write_tiny_artifact
 

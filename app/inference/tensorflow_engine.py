@@ -1,18 +1,15 @@
-"""Run a SavedModel; knows nothing of HTTP, files' digests or queues."""
+"""Run a SavedModel in TensorFlow."""
 
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from app.domain.errors import ArtifactError
+from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 
 SIGNATURE: Final = "serving_default"
-
-Outputs = dict[str, npt.NDArray[np.float32]]
 
 
 class TensorFlowEngine:
@@ -46,3 +43,12 @@ class TensorFlowEngine:
         """
         outputs = self._signature(image=tf.constant(images))
         return {name: values.numpy() for name, values in outputs.items()}
+
+
+def use_threads(num_threads: int) -> None:
+    """Set the processor threads of a model call, of all models in the process.
+
+    Raises:
+        RuntimeError: TensorFlow has run already, with another number.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(num_threads)

@@ -1,0 +1,47 @@
+"""Run a SavedModel in OpenVINO; TensorFlow is not loaded."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from app.domain.errors import ArtifactError
+from app.domain.golden import Outputs
+from app.domain.images import RgbImage
+
+
+class OpenVinoEngine:
+    """A SavedModel compiled for this processor, in float32."""
+
+    def __init__(self, directory: Path, num_threads: int) -> None:
+        """Read and compile a SavedModel.
+
+        Args:
+            directory: Folder that holds `saved_model.pb`.
+            num_threads: Processor threads of a model call.
+
+        Raises:
+            ArtifactError: OpenVINO cannot read or compile it.
+        """
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",  # or processors with bfloat16 would use it
+            "INFERENCE_NUM_THREADS": num_threads,
+        }
+        try:
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(str(directory)), "CPU", settings)
+        except Exception as error:  # OpenVINO raises RuntimeError for anything at all
+            raise ArtifactError(f"{directory}: OpenVINO cannot load it: {error}") from error
+
+    def predict(self, images: RgbImage) -> Outputs:
+        """Answer a batch; blocks the calling thread, one caller at a time.
+
+        Args:
+            images: (batch, 224, 224, 3) uint8 sRGB.
+
+        Returns:
+            The signature's outputs by name, float32, `batch` rows each.
+        """
+        outputs = self._model({"image": images})
+        return {port.get_any_name(): np.array(values) for port, values in outputs.items()}

@@ -1,0 +1,36 @@
+"""Choose what runs the models; a runtime that was not chosen is not loaded."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from app.inference.registry import Engine
+
+Runtime = Literal["tensorflow", "openvino"]
+
+
+def engine_maker(runtime: Runtime, num_threads: int | None = None) -> Callable[[Path], Engine]:
+    """Make the function that loads a SavedModel.
+
+    Args:
+        runtime: What runs it.
+        num_threads: Processor threads of a model call; None for all that the process may use.
+
+    Returns:
+        Takes an artifact's folder, raises `ArtifactError` where it cannot be loaded.
+
+    Raises:
+        ImportError: The runtime's package is not installed.
+    """
+    if runtime == "openvino":
+        from app.inference.openvino_engine import OpenVinoEngine
+
+        available = len(os.sched_getaffinity(0))
+        return partial(OpenVinoEngine, num_threads=num_threads or available)
+    from app.inference.tensorflow_engine import TensorFlowEngine, use_threads
+
+    if num_threads is not None:  # else TensorFlow takes all by itself
+        use_threads(num_threads)
+    return TensorFlowEngine
