@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from app.domain.errors import DermHybridError
 from app.domain.heatmaps import draw_overlay, encode_png
-from app.domain.images import decode_image, to_model_input
+from app.domain.images import read_upload
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.settings import Settings
@@ -74,21 +74,23 @@ def predict(
     refused = False
     for path in images:
         try:
-            image = decode_image(path.read_bytes(), settings.image_limits())
+            image = read_upload(
+                path.read_bytes(), settings.image_limits(), settings.max_overlay_side
+            )
         except (DermHybridError, OSError) as error:
             errors.print(
                 f"{path}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
             )
             refused = True
             continue
-        answer = chosen.predict(to_model_input(image.pixels))
+        answer = chosen.predict(image.model_input)
         shares = [f"{p:.3f}" for p in answer.probabilities]
         table.add_row(
             escape(path.name), answer.predicted.label, f"{answer.confidence:.3f}", *shares
         )
         if overlays is not None:
             overlays.mkdir(parents=True, exist_ok=True)
-            overlay = encode_png(draw_overlay(image.pixels, answer.heatmap))
+            overlay = encode_png(draw_overlay(image.picture, answer.heatmap))
             (overlays / f"{path.name}.heatmap.png").write_bytes(overlay)
     if table.row_count:
         Console().print(table)

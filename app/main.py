@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
             metrics=metrics,
             image_limits=settings.image_limits(),
             admission=Admission(settings.max_predictions_in_progress),
-            pictures=anyio.CapacityLimiter(settings.max_pictures),
+            max_overlay_side=settings.max_overlay_side,
             image_threads=anyio.CapacityLimiter(settings.image_workers),
             batch_admission=Admission(settings.max_batches_in_progress),
             max_batch_images=settings.max_batch_images,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.domain.images import DEFAULT_LIMITS, ImageLimits
+from app.domain.images import DEFAULT_LIMITS, MAX_PICTURE_SIDE, ImageLimits
 from app.inference.runtimes import Runtime
 
 
@@ -18,8 +18,9 @@ class Settings(BaseSettings):
         default_model: Answers requests that name no model; without it, the one of the
             highest balanced accuracy on its test part.
         max_image_bytes: Largest upload.
-        max_image_pixels: Largest width times height, checked before decoding. The overlay
-            has as many pixels, so this also bounds the answer.
+        max_image_pixels: Largest width times height, checked before decoding.
+        max_overlay_side: Longest side of an overlay in pixels; it is as large as the image
+            otherwise.
         min_image_side: Smallest width and height in pixels.
         max_predictions_in_progress: More are refused with 503, so that pictures waiting for
             the model do not fill the memory.
@@ -33,7 +34,6 @@ class Settings(BaseSettings):
         drain_seconds: After SIGTERM, how long requests are still answered, new predictions
             with 503, so that a load balancer learns of it before the port closes.
         shutdown_grace_seconds: After SIGTERM, how long predictions in progress may take.
-        max_pictures: Decoded pictures that are held at once; further uploads wait as bytes.
         self_test_interval_seconds: Time between two self-tests of all models while serving.
         admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
             it there is no `/admin`.
@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     default_model: str | None = None
     max_image_bytes: Annotated[int, Field(ge=1024)] = DEFAULT_LIMITS.max_bytes
     max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
+    max_overlay_side: Annotated[int, Field(ge=224, le=8192)] = MAX_PICTURE_SIDE
     min_image_side: Annotated[int, Field(ge=1)] = DEFAULT_LIMITS.min_side_pixels
     max_predictions_in_progress: Annotated[int, Field(ge=1)] = 64
     max_batches_in_progress: Annotated[int, Field(ge=1)] = 2
@@ -61,7 +62,6 @@ class Settings(BaseSettings):
     max_request_timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     drain_seconds: Annotated[float, Field(ge=0)] = 1.0
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
-    max_pictures: Annotated[int, Field(ge=1)] = 16
     self_test_interval_seconds: Annotated[float, Field(gt=0)] = 300.0
     admin_token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     runtime: Runtime = "tensorflow"

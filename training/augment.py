@@ -29,6 +29,9 @@ class AugmentationRanges:
         colour_balance: Of a factor on each channel alone (another lamp or camera).
         contrast: Of a factor on the distance from the image's mean colour.
         saturation: Of a factor on the distance from grey.
+        noise: Largest standard deviation of Gaussian noise, of full scale; half of the images
+            get none. A network that has only seen images smoothed by resampling answers by
+            chance to the grain of another camera.
     """
 
     rotation_degrees: float = 20.0
@@ -41,6 +44,7 @@ class AugmentationRanges:
     colour_balance: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    noise: float = 0.0
 
 
 RANGES: Final = {
@@ -53,6 +57,7 @@ RANGES: Final = {
         colour_balance=0.05,
         contrast=0.2,
         saturation=0.2,
+        noise=0.03,
     ),
 }
 
@@ -68,7 +73,7 @@ def augment(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> t
     Returns:
         (batch, side, side, 3) float32 in [0, 1], bilinear, edges repeated.
     """
-    return _recolour(_distort(images, seed, ranges), seed, ranges)
+    return _roughen(_recolour(_distort(images, seed, ranges), seed, ranges), seed, ranges)
 
 
 def _distort(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
@@ -99,8 +104,21 @@ def _recolour(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) ->
     return tf.clip_by_value(grey + factors[..., 5:] * (images - grey), 0.0, 1.0)
 
 
+def _roughen(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
+    """Add noise of another strength to each image."""
+    if not ranges.noise:
+        return images
+    shape = tf.shape(images)
+    strength = tf.random.stateless_uniform([shape[0], 1, 1, 1], seed + [0, _NOISE], -1.0, 1.0)
+    noise = tf.random.stateless_normal(shape, seed + [0, 2 * _NOISE])
+    return tf.clip_by_value(images + tf.nn.relu(strength) * ranges.noise * noise, 0.0, 1.0)
+
+
 _COLOUR: Final = 1 << 30
 """Added to a seed for the colours' draws, beyond any step number."""
+
+_NOISE: Final = 1 << 28
+"""Added to a seed for the noise's draws."""
 
 _LUMA: Final = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.domain.errors import ImageRejectedError
-from app.domain.images import ImageLimits, RgbImage, decode_image, to_model_input
+from app.domain.images import ImageLimits, RgbImage, read_upload
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -165,7 +165,7 @@ def _pixels(files: list[Path]) -> Iterator[RgbImage]:
         try:
             with file.open("rb") as stream:
                 data = stream.read(_LIMITS.max_bytes + 1)
-            yield to_model_input(decode_image(data, _LIMITS).pixels)
+            yield read_upload(data, _LIMITS).model_input
         except (OSError, ImageRejectedError) as error:
             raise DatasetError("An image cannot be used.", [f"{file}: {error}"]) from error
 

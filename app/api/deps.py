@@ -28,7 +28,7 @@ class Services:
         metrics: Where measurements go.
         image_limits: Bounds on uploads.
         admission: The door before predictions.
-        pictures: How many decoded pictures may be held at once.
+        max_overlay_side: Longest side of an overlay in pixels.
         image_threads: How many threads decode and draw at once.
         batch_admission: The door before batches of images.
         max_batch_images: Images in such a batch.
@@ -39,7 +39,7 @@ class Services:
     metrics: Metrics
     image_limits: ImageLimits
     admission: Admission
-    pictures: anyio.CapacityLimiter
+    max_overlay_side: int
     image_threads: anyio.CapacityLimiter
     batch_admission: Admission
     max_batch_images: int

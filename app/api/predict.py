@@ -13,11 +13,9 @@ from app.api.threads import run_timed
 from app.domain.heatmaps import Heatmap, draw_overlay, encode_png
 from app.domain.images import (
     MEDIA_TYPES,
-    DecodedImage,
-    ImageLimits,
     RgbImage,
-    decode_image,
-    to_model_input,
+    Upload,
+    read_upload,
 )
 from app.domain.labels import CLASSES, LABELS
 from app.inference.explain import Prediction
@@ -91,34 +89,31 @@ async def answer_image(
         DermHybridError: The image or the model cannot give an answer.
     """
     timed = partial(run_timed, services.metrics, model.manifest)
-    async with services.pictures:
-        image, model_input = await timed(
-            "decode", services.image_threads, _decode, upload, services.image_limits
-        )
-        prediction = await model.predict(model_input)
-        # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
-        body = await timed(
-            "explain",
-            services.image_threads,
-            _render,
-            model.loaded,
-            image,
-            prediction,
-            with_heatmap,
-        )
+    image = await timed(
+        "decode",
+        services.image_threads,
+        read_upload,
+        upload,
+        services.image_limits,
+        services.max_overlay_side,
+    )
+    prediction = await model.predict(image.model_input)
+    # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
+    body = await timed(
+        "explain",
+        services.image_threads,
+        _render,
+        model.loaded,
+        image,
+        prediction,
+        with_heatmap,
+    )
     services.metrics.count_prediction(model.manifest, prediction.predicted.label)
     return body
 
 
-def _decode(upload: bytes, limits: ImageLimits) -> tuple[DecodedImage, RgbImage]:
-    image = decode_image(upload, limits)
-    return image, to_model_input(image.pixels)
-
-
-def _render(
-    model: LoadedModel, image: DecodedImage, prediction: Prediction, with_heatmap: bool
-) -> bytes:
-    shown = _show_heatmap(image.pixels, prediction.heatmap) if with_heatmap else None
+def _render(model: LoadedModel, image: Upload, prediction: Prediction, with_heatmap: bool) -> bytes:
+    shown = _show_heatmap(image.picture, prediction.heatmap) if with_heatmap else None
     return _present(model, image, prediction, shown).model_dump_json().encode()
 
 
@@ -135,7 +130,7 @@ def _show_heatmap(pixels: RgbImage, heatmap: Heatmap) -> HeatmapSchema:
 
 
 def _present(
-    model: LoadedModel, image: DecodedImage, prediction: Prediction, heatmap: HeatmapSchema | None
+    model: LoadedModel, image: Upload, prediction: Prediction, heatmap: HeatmapSchema | None
 ) -> PredictionResponse:
     return PredictionResponse(
         request_id=request_id.get(),

@@ -52,7 +52,11 @@ class HeatmapSchema(BaseModel):
 
     media_type: Literal["image/png"] = HEATMAP_MEDIA_TYPE
     overlay: Annotated[
-        str, Field(description="PNG over the image, at the image's own size; base64.")
+        str,
+        Field(
+            description="PNG over the image; base64. As large as the image, or with "
+            "`MAX_OVERLAY_SIDE` pixels on the longer side where that is less."
+        ),
     ]
     method: HeatmapMethod
     explained_class: Annotated[

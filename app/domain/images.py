@@ -9,13 +9,14 @@ the same tensor on either side. Knows nothing of HTTP, settings or TensorFlow.
 """
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from app.domain.errors import (
     ImageCorruptError,
@@ -31,6 +32,12 @@ RgbImage: TypeAlias = npt.NDArray[np.uint8]
 
 MODEL_INPUT_SIZE: Final = 224
 """Side of the square model input in pixels (the paper, section III.B)."""
+
+MAX_PICTURE_SIDE: Final = 1024
+"""Longest side of the picture that a heatmap is drawn over, in pixels: a map has 7 x 7 values."""
+
+_SIDEWAYS: Final = frozenset({5, 6, 7, 8})
+"""Values of EXIF's Orientation that exchange width and height."""
 
 MEDIA_TYPES: Final[dict[str, str]] = {
     "JPEG": "image/jpeg",
@@ -76,25 +83,73 @@ class DecodedImage:
     """An upload as pixels.
 
     Attributes:
-        pixels: (height, width, 3) uint8 sRGB, upright, C-contiguous.
+        pixels: uint8 sRGB, upright, C-contiguous: (height, width, 3), or smaller where that
+            was allowed.
+        width: Of the file, in pixels after orientation.
+        height: Of the file, in pixels after orientation.
         media_type: What the bytes really were, whatever the caller called them.
     """
 
     pixels: RgbImage
+    width: int
+    height: int
     media_type: str
 
-    @property
-    def width(self) -> int:
-        """Width in pixels after orientation."""
-        return int(self.pixels.shape[1])
 
-    @property
-    def height(self) -> int:
-        """Height in pixels after orientation."""
-        return int(self.pixels.shape[0])
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a prediction needs of an upload.
+
+    Attributes:
+        model_input: (224, 224, 3) uint8 sRGB.
+        picture: (rows, columns, 3) uint8 sRGB to draw a heatmap over: the file's own size, or
+            shrunk.
+        width: Of the file, in pixels after orientation.
+        height: Of the file, in pixels after orientation.
+        media_type: What the bytes really were.
+    """
+
+    model_input: RgbImage
+    picture: RgbImage
+    width: int
+    height: int
+    media_type: str
 
 
-def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+def read_upload(
+    data: bytes,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    max_picture_side: int = MAX_PICTURE_SIDE,
+) -> Upload:
+    """Decode an uploaded file for a prediction, and keep no more pixels than it needs.
+
+    A JPEG of several times the picture's size is decoded at a half, a quarter or an eighth of
+    its scale, which the format allows for; a test bounds what that does to the model's input.
+
+    Args:
+        data: The file's bytes, of any origin.
+        limits: Bounds on bytes and pixels, checked before any pixel is decoded.
+        max_picture_side: Longest side of the picture in pixels.
+
+    Returns:
+        The model's input and the picture.
+
+    Raises:
+        ImageRejectedError: As `decode_image`.
+    """
+    decoded = decode_image(data, limits, enough_side=max_picture_side)
+    return Upload(
+        to_model_input(decoded.pixels),
+        _shrink(decoded.pixels, max_picture_side),
+        decoded.width,
+        decoded.height,
+        decoded.media_type,
+    )
+
+
+def decode_image(
+    data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, enough_side: int | None = None
+) -> DecodedImage:
     """Decode an uploaded file to upright RGB.
 
     Reads JPEG, PNG, TIFF, BMP and WebP of 8 or 16 bits: grey, palette, RGB, CMYK, with or
@@ -104,6 +159,8 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedIm
     Args:
         data: The file's bytes, of any origin.
         limits: Bounds on bytes and pixels, checked before any pixel is decoded.
+        enough_side: A JPEG may be decoded at a reduced scale that leaves its longer side at
+            least so many pixels, and its shorter one twice the model's input. None: never.
 
     Returns:
         The picture, with EXIF orientation applied and all metadata left behind.
@@ -126,9 +183,13 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedIm
     with _open(data, limits) as image:
         _check_header(image, limits)
         _check_scans(data, image)
+        width, height = image.size
         try:
-            upright = ImageOps.exif_transpose(image)
-            pixels = _to_rgb(upright)
+            if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
+                width, height = height, width
+            if enough_side is not None:
+                _reduce_scale(image, enough_side)
+            pixels = _to_rgb(ImageOps.exif_transpose(image))
         except ImageFormatError:
             raise
         except Exception as error:  # a decoder may raise anything on hostile bytes
@@ -136,7 +197,7 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedIm
                 f"The file begins as {image.format} and cannot be decoded: it is truncated or "
                 "damaged. Export or transfer it again."
             ) from error
-        return DecodedImage(pixels, MEDIA_TYPES[str(image.format)])
+        return DecodedImage(pixels, width, height, MEDIA_TYPES[str(image.format)])
 
 
 def to_model_input(pixels: RgbImage) -> RgbImage:
@@ -171,6 +232,23 @@ def resize(pixels: RgbImage, side: int) -> RgbImage:
     if shrunk != (side, side):
         resized = cv2.resize(resized, (side, side), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, np.uint8)
+
+
+def _shrink(pixels: RgbImage, max_side: int) -> RgbImage:
+    """Shrink (height, width, 3) uint8 to a longer side of `max_side`; never enlarge."""
+    height, width = pixels.shape[:2]
+    share = max_side / max(height, width)
+    if share >= 1.0:
+        return pixels
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _reduce_scale(image: Image.Image, enough_side: int) -> None:
+    """Let the decoder leave out detail that is not needed; only JPEG's can."""
+    share = max(enough_side / max(image.size), 2 * MODEL_INPUT_SIZE / min(image.size))
+    if share < 1.0:
+        image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from training.augment import AugmentationRanges, augment, random_transforms
@@ -122,3 +123,14 @@ def test_contrast_keeps_the_mean_and_saturation_the_grey() -> None:
     saturated = augment(images, seed(11), replace(NONE, saturation=0.2)).numpy()
     np.testing.assert_allclose(saturated @ luma, images.numpy() @ luma, atol=1e-5)
     assert np.abs(saturated - images).max() > 0.01
+
+
+def test_noise_has_the_strength_that_was_asked_for_and_spares_half_of_the_images() -> None:
+    grey = tf.fill([400, 16, 16, 3], 0.5)
+    noisy = augment(grey, seed(12), replace(NONE, noise=0.03)).numpy()
+    strengths = noisy.std(axis=(1, 2, 3))
+    assert 150 < (strengths < 1e-6).sum() < 250
+    assert 0.028 < strengths.max() < 0.032
+    assert strengths[strengths > 1e-6].mean() == pytest.approx(0.015, abs=0.002)
+    assert abs(noisy.mean() - 0.5) < 1e-4
+    np.testing.assert_array_equal(noisy, augment(grey, seed(12), replace(NONE, noise=0.03)))

@@ -12,10 +12,12 @@ from httpx2 import Response
 from PIL import Image
 
 from app.domain.heatmaps import encode_png
-from app.domain.images import decode_image, to_model_input
+from app.domain.images import decode_image, read_upload, to_model_input
 from app.domain.labels import LABELS
 from app.inference.tensorflow_engine import TensorFlowEngine
-from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
 from training.synthetic import draw_lesion
 
 
@@ -61,6 +63,16 @@ def test_overlay_has_the_uploads_own_size(client: TestClient, lesion_png: bytes)
     assert heatmap["media_type"] == "image/png"
     assert heatmap["method"] == "grad-cam"
     assert heatmap["explained_class"] in LABELS
+
+
+def test_the_overlay_of_a_large_image_is_bounded(tiny_models: Path) -> None:
+    settings = Settings(models_dir=tiny_models, max_overlay_side=300)
+    image = encode_png(draw_lesion(7, 4, 800, 600))
+    with TestClient(create_app(settings)) as client:
+        body = post(client, image).json()
+    assert body["image"] == {"width": 800, "height": 600, "media_type": "image/png"}
+    overlay = Image.open(io.BytesIO(base64.b64decode(body["heatmap"]["overlay"])))
+    assert overlay.size == (300, 225)
 
 
 def test_attention_model_explains_by_attention(client: TestClient, lesion_png: bytes) -> None:
@@ -212,3 +224,19 @@ def test_real_samples_are_answered_by_both_models(client: TestClient, samples: l
             overlay = Image.open(io.BytesIO(base64.b64decode(body["heatmap"]["overlay"])))
             assert overlay.size == (600, 450)
             assert sum(body["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_real_images_are_answered_alike_at_a_reduced_scale(samples: list[Path]) -> None:
+    folder = max((REPOSITORY / "models" / "cnn_efficientnet_lite0").iterdir())
+    engine = TensorFlowEngine(folder)
+    for path in samples:
+        with Image.open(path) as photograph:
+            large = photograph.resize((3000, 2250), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        large.save(buffer, "JPEG", quality=92)
+        plain = to_model_input(decode_image(buffer.getvalue()).pixels)
+        reduced = read_upload(buffer.getvalue()).model_input
+        assert np.abs(plain.astype(int) - reduced).max() <= 3
+        answers = engine.predict(np.stack([plain, reduced]))["probabilities"]
+        np.testing.assert_allclose(answers[0], answers[1], atol=0.06)
