@@ -228,6 +228,27 @@ def ensemble(
 
 
 @app.command()
+def robustness(
+    targets: Annotated[
+        list[Path], typer.Argument(help="models/NAME/VERSION, or models/ensemble.json.")
+    ],
+    data: DataOption,
+    every: Annotated[int, typer.Option(min=1, help="Take every such validation image.")] = 4,
+    output: Annotated[Path, typer.Option(help="File to make.")] = Path(
+        "docs/results/robustness.json"
+    ),
+) -> None:
+    """Disturb validation images slightly and see how far the answers move."""
+    with _refusals():
+        from training.robustness import measure, write
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            write(measure(targets, prepared, every, report), output)
+    typer.echo(str(output))
+
+
+@app.command()
 def export(
     run: RunArgument,
     models: Annotated[Path, typer.Option(help="Folder of all artifacts.")] = Path("models"),

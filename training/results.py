@@ -4,11 +4,12 @@
 models/<name>/<version>/manifest.json   test figures, calibration, learning curve
 models/ensemble.json                    the same of the ensemble
 docs/results/serving.json               python -m training.bench
+docs/results/robustness.json            python -m training robustness
 docs/results/ablations.json             python -m training ablate
 docs/results/paper-protocol/<name>.json `metrics.json` of a run with protocol `paper`
 ```
 
-The last four are optional; what is missing is said to be missing.
+The last five are optional; what is missing is said to be missing.
 """
 
 import json
@@ -84,6 +85,7 @@ def render(models: Path, sources: Path) -> str:
         _table_3(manifests, sources),
         _ablations(sources),
         _calibration(manifests, ensemble),
+        _robustness(sources),
         _confusion(manifests),
         *(_details(m.title, m.version, m.metrics) for m in manifests),
     ]
@@ -240,6 +242,29 @@ def _calibration(manifests: list[Manifest], ensemble: EnsembleManifest | None) -
         )
     header = ["model", "temperature", "validation, before", "validation, after", "test"]
     return ["## Expected calibration error", "", *_table(header, rows)]
+
+
+def _robustness(sources: Path) -> list[str]:
+    lines = ["## Slightly disturbed images", ""]
+    path = sources / "robustness.json"
+    if not path.exists():
+        return [*lines, "Not measured yet (`python -m training robustness`)."]
+    measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for title, model in measured["models"].items():
+        rows.append([title, "none", f"{model['accuracy']:.3f}", "", "", ""])
+        for name, found in model["disturbances"].items():
+            cells = [f"{found[key]:.3f}" for key in ("accuracy", "changed", "median", "p99")]
+            rows.append(["", name, *cells])
+    header = ["model", "disturbance", "accuracy", "other class", "median change", "99th percentile"]
+    return [
+        *lines,
+        f"{measured['num_images']} validation images (`python -m training robustness`): how many "
+        "answers name another class, and how far the probability that moves most moves. The lesion "
+        "is the same: where answers move far, a single one is to be taken with care.",
+        "",
+        *_table(header, rows),
+    ]
 
 
 def _confusion(manifests: list[Manifest]) -> list[str]:

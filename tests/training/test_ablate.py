@@ -13,24 +13,15 @@ from app.domain.manifest import Metrics
 from tests.conftest import REPOSITORY
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
 from training import ablate as ablations
-from training.config import Backbone, Protocol, Recipe, Stage
+from training.config import Backbone, Recipe, Stage
 from training.evaluate import evaluate, measure_as_trained
 from training.export import ExportError, export
 from training.fit import fit
-from training.prepare import Part, PreparedData, prepare
+from training.prepare import Part, PreparedData
 from training.recipes.catalog import RECIPES
 from training.run_folder import RunError, RunResult, claim, read_result, write_result
 
 LITE = ablations.reduced(RECIPES["lite-efficientnet-lite0"], 64, 2, 5)
-
-
-@pytest.fixture(scope="module")
-def data(
-    synthetic_dataset: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> PreparedData:
-    root, metadata = synthetic_dataset
-    output = tmp_path_factory.mktemp("prepared") / "data"
-    return prepare([root], metadata, output, Protocol.LESION, 1, lambda *_: None)
 
 
 def differences(one: Recipe, other: Recipe) -> set[str]:

