@@ -3,6 +3,7 @@
 from typing import Final
 
 from training.config import Recipe
+from training.recipes.distilled import DISTILLED_DENSENET121, DISTILLED_RESNET50V2_ATTENTION
 from training.recipes.lite import LITE_EFFICIENTNET_LITE0, LITE_EFFICIENTNET_LITE0_CONTINUED
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
 from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATTENTION
@@ -12,6 +13,8 @@ RECIPES: Final[dict[str, Recipe]] = {
     "paper-resnet50v2-attention": PAPER_RESNET50V2_ATTENTION,
     "lite-efficientnet-lite0": LITE_EFFICIENTNET_LITE0,
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
+    "distilled-densenet121": DISTILLED_DENSENET121,
+    "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "scratch-densenet121": SCRATCH_DENSENET121,
     "scratch-resnet50v2-attention": SCRATCH_RESNET50V2_ATTENTION,
 }

@@ -1,0 +1,45 @@
+"""The paper's two hybrids with the light hybrid as their teacher.
+
+Commands: `python -m training fit distilled-densenet121 --data data/lesion --run RUN --teacher
+models/cnn_efficientnet_lite0/2 --initial-model models/cnn_densenet121/1`, and the same with
+`distilled-resnet50v2-attention`.
+
+Departures from the paper: those of version 1 (`training.recipes.scratch`), whose weights they begin
+with, and those of the light hybrid (`training.recipes.lite`) but for the frozen layers: all are
+trained, at one rate. In float32, for processors without bfloat16 are many times slower with it.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from training.config import Recipe, Stage
+from training.recipes.lite import LITE_EFFICIENTNET_LITE0_CONTINUED
+from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
+
+
+def _distilled(paper: Recipe, initial_model: str) -> Recipe:
+    """A hybrid of the paper, taught as the light one was and by it."""
+    return replace(
+        LITE_EFFICIENTNET_LITE0_CONTINUED,
+        name=paper.name,
+        backbone=paper.backbone,
+        attention=paper.attention,
+        cnn_filters=paper.cnn_filters,
+        backbone_weights="none",
+        frozen_layers=0,
+        backbone_rate=1.0,
+        initial_model=initial_model,
+        teacher="models/cnn_efficientnet_lite0/2",
+        distillation_weight=0.7,
+        distillation_temperature=2.0,
+        stages=(
+            Stage(image_size=112, max_epochs=9, learning_rate=1e-3),
+            Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=60),
+        ),
+    )
+
+
+DISTILLED_DENSENET121: Final = _distilled(PAPER_DENSENET121, "models/cnn_densenet121/1")
+DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(
+    PAPER_RESNET50V2_ATTENTION, "models/cnn_resnet50v2_attention/1"
+)
