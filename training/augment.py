@@ -29,6 +29,9 @@ class AugmentationRanges:
         colour_balance: Of a factor on each channel alone (another lamp or camera).
         contrast: Of a factor on the distance from the image's mean colour.
         saturation: Of a factor on the distance from grey.
+        blur: Largest share of a blurred copy that is mixed in (another lens, or focus).
+        sharpen: Largest share of a blurred copy that is taken away and made up for by the image
+            (unsharp masking); an image is either blurred or sharpened.
         noise: Largest standard deviation of Gaussian noise, of full scale; half of the images
             get none. A network that has only seen images smoothed by resampling answers by
             chance to the grain of another camera.
@@ -44,6 +47,8 @@ class AugmentationRanges:
     colour_balance: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    blur: float = 0.0
+    sharpen: float = 0.0
     noise: float = 0.0
 
 
@@ -57,6 +62,8 @@ RANGES: Final = {
         colour_balance=0.05,
         contrast=0.2,
         saturation=0.2,
+        blur=1.0,
+        sharpen=0.5,
         noise=0.03,
     ),
 }
@@ -73,7 +80,9 @@ def augment(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> t
     Returns:
         (batch, side, side, 3) float32 in [0, 1], bilinear, edges repeated.
     """
-    return _roughen(_recolour(_distort(images, seed, ranges), seed, ranges), seed, ranges)
+    for change in (_distort, _recolour, _refocus, _roughen):
+        images = change(images, seed, ranges)
+    return images
 
 
 def _distort(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
@@ -104,6 +113,29 @@ def _recolour(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) ->
     return tf.clip_by_value(grey + factors[..., 5:] * (images - grey), 0.0, 1.0)
 
 
+def _refocus(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
+    """Blur or sharpen each image by another amount."""
+    if not (ranges.blur or ranges.sharpen):
+        return images
+    draws = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed + [0, _FOCUS], -1, 1)
+    share = tf.where(draws > 0.0, draws * ranges.blur, draws * ranges.sharpen)
+    return tf.clip_by_value(images + share * (_blurred(images) - images), 0.0, 1.0)
+
+
+def _blurred(images: tf.Tensor) -> tf.Tensor:
+    """Convolve with a Gaussian, edges repeated."""
+    radius = len(_GAUSSIAN) // 2
+    padded = tf.concat([images[:, :1]] * radius + [images] + [images[:, -1:]] * radius, axis=1)
+    padded = tf.concat(
+        [padded[:, :, :1]] * radius + [padded] + [padded[:, :, -1:]] * radius, axis=2
+    )
+    taps = tf.constant(_GAUSSIAN, images.dtype)
+    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
+        kernel = tf.tile(tf.reshape(taps, shape), [1, 1, 3, 1])
+        padded = tf.nn.depthwise_conv2d(padded, kernel, [1, 1, 1, 1], "VALID")
+    return padded
+
+
 def _roughen(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> tf.Tensor:
     """Add noise of another strength to each image."""
     if not ranges.noise:
@@ -116,6 +148,12 @@ def _roughen(images: tf.Tensor, seed: tf.Tensor, ranges: AugmentationRanges) -> 
 
 _COLOUR: Final = 1 << 30
 """Added to a seed for the colours' draws, beyond any step number."""
+
+_FOCUS: Final = 1 << 27
+"""Added to a seed for the draws of blur and sharpening."""
+
+_GAUSSIAN: Final = (0.0366, 0.1113, 0.2167, 0.2708, 0.2167, 0.1113, 0.0366)
+"""Seven taps of a Gaussian with a standard deviation of 1.5 pixels; they sum to 1."""
 
 _NOISE: Final = 1 << 28
 """Added to a seed for the noise's draws."""

@@ -134,3 +134,22 @@ def test_noise_has_the_strength_that_was_asked_for_and_spares_half_of_the_images
     assert strengths[strengths > 1e-6].mean() == pytest.approx(0.015, abs=0.002)
     assert abs(noisy.mean() - 0.5) < 1e-4
     np.testing.assert_array_equal(noisy, augment(grey, seed(12), replace(NONE, noise=0.03)))
+
+
+def test_an_image_is_blurred_or_sharpened_by_shares_of_a_gaussian() -> None:
+    edge = np.zeros((200, 16, 16, 3), np.float32) + 0.3
+    edge[:, :, 8:] = 0.7
+    blurred = augment(edge, seed(13), replace(NONE, blur=1.0)).numpy()
+    sharpened = augment(edge, seed(13), replace(NONE, sharpen=0.5)).numpy()
+    for images in (blurred, sharpened):
+        np.testing.assert_allclose(images[:, :, :5], 0.3, atol=1e-5)
+        np.testing.assert_allclose(images[:, :, 11:], 0.7, atol=1e-5)
+        np.testing.assert_allclose(images, images[:, :1, :, :1] + 0 * images, atol=1e-6)
+    steps = blurred[:, 0, 8, 0] - blurred[:, 0, 7, 0]
+    assert 60 < (steps == np.float32(0.7) - np.float32(0.3)).sum() < 140  # those to be sharpened
+    assert 0.2708 * 0.4 < steps.min() < 0.13  # next to all of the blurred copy
+    steps = sharpened[:, 0, 8, 0] - sharpened[:, 0, 7, 0]
+    assert steps.min() == pytest.approx(0.4, abs=1e-6)
+    assert 0.52 < steps.max() < 0.4 * (1 + 0.5 * (1 - 0.2708)) + 1e-5
+    uniform = augment(tf.fill([4, 8, 8, 3], 0.5), seed(13), replace(NONE, blur=1.0)).numpy()
+    np.testing.assert_allclose(uniform, 0.5, atol=1e-6)
