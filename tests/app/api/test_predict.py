@@ -230,6 +230,7 @@ def test_real_samples_are_answered_by_both_models(client: TestClient, samples: l
 def test_real_images_are_answered_alike_at_a_reduced_scale(samples: list[Path]) -> None:
     folder = max((REPOSITORY / "models" / "cnn_efficientnet_lite0").iterdir())
     engine = TensorFlowEngine(folder)
+    changes = []
     for path in samples:
         with Image.open(path) as photograph:
             large = photograph.resize((3000, 2250), Image.Resampling.BICUBIC)
@@ -239,4 +240,7 @@ def test_real_images_are_answered_alike_at_a_reduced_scale(samples: list[Path]) 
         reduced = read_upload(buffer.getvalue()).model_input
         assert np.abs(plain.astype(int) - reduced).max() <= 3
         answers = engine.predict(np.stack([plain, reduced]))["probabilities"]
-        np.testing.assert_allclose(answers[0], answers[1], atol=0.06)
+        changes.append(np.abs(answers[0] - answers[1]).max())
+    # What the README states of 42 images.
+    assert np.median(changes) < 0.003
+    assert max(changes) < 0.1
