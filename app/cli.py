@@ -11,7 +11,6 @@ from rich.table import Column, Table
 
 from app.domain.errors import DermHybridError
 from app.domain.heatmaps import draw_overlay, encode_png
-from app.domain.images import read_upload
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.settings import Settings
@@ -40,7 +39,7 @@ def serve(
 
 @main.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[
         str | None, typer.Option(help="Model name, or name@version; else the default.")
     ] = None,
@@ -49,19 +48,24 @@ def predict(
     ] = None,
 ) -> None:
     """Print a table of probabilities; write overlays. Exit status 1 if a file was refused."""
+    from app.inference.files import Refused, classify, expand
     from app.inference.registry import load_registry
     from app.inference.runtimes import engine_maker
 
     settings = Settings()
     errors = Console(stderr=True)
-    if overlays is not None and len({path.name for path in images}) < len(images):
-        _complain(errors, "Two images have the same name; their overlays would be one file.")
-        raise typer.Exit(1)
     try:
+        files = expand(images)
+        if not files:
+            raise DermHybridError("There is no image in the folders.")
+        if overlays is not None and len({path.name for path in files}) < len(files):
+            raise DermHybridError(
+                "Two images have the same name; their overlays would be one file."
+            )
         make_engine = engine_maker(settings.runtime, settings.model_threads)
         registry = load_registry(settings.models_dir, settings.default_model, make_engine)
         chosen = registry.default if model is None else registry.get(model)
-    except DermHybridError as error:
+    except (DermHybridError, OSError) as error:
         _complain(errors, str(error))
         raise typer.Exit(1) from error
     manifest = chosen.manifest
@@ -71,30 +75,30 @@ def predict(
         table.add_column(heading, no_wrap=True, min_width=5)
     table.title = f"{manifest.name}@{manifest.version} {chosen.digest[:12]}"
     table.caption = RESEARCH_USE_NOTICE
-    refused = False
-    for path in images:
-        try:
-            image = read_upload(
-                path.read_bytes(), settings.image_limits(), settings.max_overlay_side
-            )
-        except (DermHybridError, OSError) as error:
-            errors.print(
-                f"{path}: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
-            refused = True
+    outcomes = classify(
+        files,
+        chosen,
+        settings.image_limits(),
+        settings.max_overlay_side,
+        settings.max_batch_size,
+        settings.image_workers,
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            _complain(errors, f"{outcome.path}: {outcome.error}")
             continue
-        answer = chosen.predict(image.model_input)
+        answer = outcome.prediction
         shares = [f"{p:.3f}" for p in answer.probabilities]
         table.add_row(
-            escape(path.name), answer.predicted.label, f"{answer.confidence:.3f}", *shares
+            escape(outcome.path.name), answer.predicted.label, f"{answer.confidence:.3f}", *shares
         )
         if overlays is not None:
             overlays.mkdir(parents=True, exist_ok=True)
-            overlay = encode_png(draw_overlay(image.picture, answer.heatmap))
-            (overlays / f"{path.name}.heatmap.png").write_bytes(overlay)
+            overlay = encode_png(draw_overlay(outcome.upload.picture, answer.heatmap))
+            (overlays / f"{outcome.path.name}.heatmap.png").write_bytes(overlay)
     if table.row_count:
         Console().print(table)
-    if refused:
+    if table.row_count < len(files):
         raise typer.Exit(1)
 
 

@@ -73,6 +73,22 @@ def test_predict_answers_good_files_and_reports_bad_ones(
     assert "Traceback" not in done.stderr
 
 
+def test_predict_takes_folders_and_says_when_they_are_empty(
+    tiny_models: Path, lesion_png: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    empty = run(tiny_models, "predict", str(folder))
+    assert empty.returncode == 1
+    assert "no image" in empty.stderr
+    for number in range(19):
+        (folder / f"{number:02}.PNG").write_bytes(lesion_png)
+    (folder / "notes.txt").write_text("no image")
+    done = run(tiny_models, "predict", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"(\d\d)\.PNG", done.stdout) == [f"{n:02}" for n in range(19)]
+
+
 def test_predict_refuses_unknown_models(tiny_models: Path, lesion: Path) -> None:
     done = run(tiny_models, "predict", str(lesion), "--model", "unknown")
     assert done.returncode == 1
