@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from tests.tiny_artifact import write_tiny_artifact
 from training.architectures import build_hybrid
-from training.config import Backbone, Protocol, Recipe, Stage
+from training.config import Backbone, Recipe, Stage
 from training.fit import fit
 from training.inference_graph import InferenceGraph
-from training.prepare import PreparedData, prepare
+from training.prepare import PreparedData
 from training.progress import Progress
 from training.run_folder import RunError, best_weights, read_history, read_state
 
@@ -27,15 +27,6 @@ TINY = Recipe(
     stages=(Stage(32, 1, 1e-3, 3),),
     batch_size=8,
 )
-
-
-@pytest.fixture(scope="module")
-def data(
-    synthetic_dataset: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> PreparedData:
-    root, metadata = synthetic_dataset
-    output = tmp_path_factory.mktemp("prepared") / "data"
-    return prepare([root], metadata, output, Protocol.LESION, 1, lambda *_: None)
 
 
 class KilledError(Exception):
