@@ -22,10 +22,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from app.domain.errors import ImageRejectedError
-from app.domain.images import ImageLimits, RgbImage, read_upload
+from app.domain.images import ImageLimits, RgbImage
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.inference.files import read_file
 from training.metrics import measure, measure_operating_points
 from training.prepare import IMAGE_SUFFIXES, DatasetError
 from training.report import metrics_lines, reliability_lines
@@ -163,9 +164,7 @@ def _find(folder: Path, names: list[str]) -> list[Path]:
 def _pixels(files: list[Path]) -> Iterator[RgbImage]:
     for file in files:
         try:
-            with file.open("rb") as stream:
-                data = stream.read(_LIMITS.max_bytes + 1)
-            yield read_upload(data, _LIMITS).model_input
+            yield read_file(file, _LIMITS).model_input
         except (OSError, ImageRejectedError) as error:
             raise DatasetError("An image cannot be used.", [f"{file}: {error}"]) from error
 

@@ -40,9 +40,7 @@ class Admission:
             ServiceStoppingError: It is closed.
         """
         if not self._open:
-            raise ServiceStoppingError(
-                "The service is stopping. Repeat the request elsewhere or later."
-            )
+            raise ServiceStoppingError
 
     @contextmanager
     def enter(self) -> Iterator[None]:

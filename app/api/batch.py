@@ -1,7 +1,6 @@
 """`POST /predict/batch`: many images in one request, a line for each as soon as it is answered."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -11,7 +10,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.deps import IMAGE_FIELD, MAX_FORM_FIELDS, ModelDep, Services, ServicesDep, admit_batch
+from app.api.deps import (
+    IMAGE_FIELD,
+    MAX_FORM_FIELDS,
+    ModelDep,
+    Services,
+    ServicesDep,
+    admit_batch,
+    media_type,
+)
 from app.api.errors import domain_problem, unexpected_problem
 from app.api.middleware import allowed_seconds
 from app.api.predict import answer_image
@@ -108,8 +115,8 @@ class _Lines(Response):
         except Exception as error:  # noqa: BLE001  the other images have their own fate
             problem = unexpected_problem(error)
         else:
-            return _joined(index, 200, "answer", body)
-        return _joined(index, problem.status_code, "problem", bytes(problem.body))
+            return _joined(index, 200, b"answer", body)
+        return _joined(index, problem.status_code, b"problem", bytes(problem.body))
 
 
 async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[list[UploadFile]]:
@@ -118,8 +125,7 @@ async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[
     Raises:
         HTTPException: 415 for another content type, 422 where there is none or something else.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type != "multipart/form-data":
+    if media_type(request) != "multipart/form-data":
         raise HTTPException(
             415, f"Expected multipart/form-data with files in fields {IMAGE_FIELD!r}."
         )
@@ -162,6 +168,6 @@ async def predict_batch(
     return _Lines(services, model, uploads, allowed_seconds(request), with_heatmap=heatmap)
 
 
-def _joined(index: int, status: int, kind: str, body: bytes) -> bytes:
+def _joined(index: int, status: int, kind: bytes, body: bytes) -> bytes:
     """One line around a body that is JSON already and may have megabytes."""
-    return b'{"index":%d,"status":%d,%s:%s}\n' % (index, status, json.dumps(kind).encode(), body)
+    return b'{"index":%d,"status":%d,"%s":%s}\n' % (index, status, kind, body)

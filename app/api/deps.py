@@ -108,6 +108,11 @@ async def get_model(
 ModelDep = Annotated[ServedModel, Depends(get_model)]
 
 
+def media_type(request: Request) -> str:
+    """What the body is said to be, in lower case and without parameters; "" where nothing is."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
 async def get_upload(request: Request) -> bytes:
     """The image's bytes, from a multipart field `image` or from the raw body.
 
@@ -115,7 +120,7 @@ async def get_upload(request: Request) -> bytes:
         HTTPException: 415 for another content type, 422 where the field is missing.
         ImageTooManyBytesError: The body is longer than an upload may be.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    content_type = media_type(request)
     if content_type == "multipart/form-data":
         async with request.form(
             max_files=1, max_fields=MAX_FORM_FIELDS, max_part_size=1024

@@ -80,6 +80,9 @@ class ServiceBusyError(DermHybridError):
 class ServiceStoppingError(DermHybridError):
     """The service is stopping and takes nothing more."""
 
+    def __init__(self) -> None:
+        super().__init__("The service is stopping. Repeat the request elsewhere or later.")
+
 
 class DeadlineExceededError(DermHybridError):
     """The time that the caller allows, or the service does, has passed without an answer."""

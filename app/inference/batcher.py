@@ -108,7 +108,7 @@ class Batcher(Generic[Item, Answer]):
             Exception: What answering this item alone raised.
         """
         if self._closing:
-            raise _stopping()
+            raise ServiceStoppingError
         if len(self._waiting) >= self._limits.max_waiting:
             raise ServiceBusyError(
                 f"{len(self._waiting)} images are in line, as many as fit. Repeat the request "
@@ -140,7 +140,7 @@ class Batcher(Generic[Item, Answer]):
         self._closing = True
         for future in [*self._waiting, *self._running]:
             if not future.done():
-                future.set_exception(_stopping())
+                future.set_exception(ServiceStoppingError())
 
     async def _work(self) -> None:
         """Answer batch after batch until closed and empty."""
@@ -212,7 +212,3 @@ class Batcher(Generic[Item, Answer]):
     def _measure(self, seconds_per_item: float) -> None:
         weight = RATE_SMOOTHING if self._seconds_per_item else 1.0
         self._seconds_per_item += weight * (seconds_per_item - self._seconds_per_item)
-
-
-def _stopping() -> ServiceStoppingError:
-    return ServiceStoppingError("The service is stopping. Repeat the request elsewhere or later.")

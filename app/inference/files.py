@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from app.domain.errors import DermHybridError
-from app.domain.images import ImageLimits, Upload, read_upload
+from app.domain.images import MAX_PICTURE_SIDE, ImageLimits, Upload, read_upload
 from app.inference.explain import Prediction
 from app.inference.registry import LoadedModel
 
@@ -52,6 +52,18 @@ def expand(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
+def read_file(path: Path, limits: ImageLimits, max_picture_side: int = MAX_PICTURE_SIDE) -> Upload:
+    """Read an image file, and no more of it than an upload may have.
+
+    Raises:
+        OSError: It cannot be read.
+        ImageRejectedError: As `read_upload`.
+    """
+    with path.open("rb") as file:
+        data = file.read(limits.max_bytes + 1)
+    return read_upload(data, limits, max_picture_side)
+
+
 def classify(
     paths: Iterable[Path],
     model: LoadedModel,
@@ -76,9 +88,7 @@ def classify(
 
     def read(path: Path) -> Upload | DermHybridError | OSError:
         try:
-            with path.open("rb") as file:
-                data = file.read(limits.max_bytes + 1)
-            return read_upload(data, limits, max_picture_side)
+            return read_file(path, limits, max_picture_side)
         except (DermHybridError, OSError) as error:
             return error
 
