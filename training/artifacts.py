@@ -3,34 +3,48 @@
 Both check every byte first, so that an artifact's manifest is its identity.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from app.domain.images import RgbImage
+from app.domain.labels import NUM_CLASSES
 from app.domain.manifest import read_manifest, verify_files
+from app.inference.openvino_engine import OpenVinoEngine
 from training.inference_graph import SIGNATURE, stored_variables
 
 _STORED_KEY: Final = "stored/{}/.ATTRIBUTES/VARIABLE_VALUE"
 """Of `InferenceGraph.stored` in a SavedModel's checkpoint."""
 
 
-def load_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+def load_answers(folder: Path, *, compiled: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     """Load an artifact to be asked within a graph.
 
     Args:
         folder: `models/NAME/VERSION`.
+        compiled: XLA compiles that graph, as for GPUs: TensorFlow answers. Otherwise OpenVINO
+            does, in a third of the time on a processor.
 
     Returns:
         A function of images (batch, 224, 224, 3) uint8 sRGB that gives logits (batch, 7)
-        float32. It owns the variables: keep it as long as a graph that calls it.
+        float32. It owns the model: keep it as long as a graph that calls it.
 
     Raises:
         ArtifactError: The artifact is not intact.
     """
-    loaded = tf.saved_model.load(str(_checked(folder)))
+    checked = _checked(folder)
+    return _tensorflow_answers(checked) if compiled else _openvino_answers(checked)
+
+
+def _tensorflow_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    loaded = tf.saved_model.load(str(folder))
     serve = loaded.signatures[SIGNATURE]
 
     def answer(images: tf.Tensor) -> tf.Tensor:
@@ -38,6 +52,20 @@ def load_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
 
     # A signature holds its variables weakly.
     answer.loaded = loaded  # type: ignore[attr-defined]
+    return answer
+
+
+def _openvino_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    engine, turn = OpenVinoEngine(folder, num_threads=len(os.sched_getaffinity(0))), Lock()
+
+    def logits(images: RgbImage) -> npt.NDArray[np.float32]:
+        with turn:  # replicas ask at once
+            return engine.predict(images)["logits"]
+
+    def answer(images: tf.Tensor) -> tf.Tensor:
+        answers = tf.numpy_function(logits, [images], tf.float32)
+        return tf.ensure_shape(answers, [None, NUM_CLASSES])
+
     return answer
 
 

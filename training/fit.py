@@ -158,11 +158,13 @@ def _run_stage(
 
 
 def _compile(recipe: Recipe, image_size: int) -> keras.Model:
+    # XLA takes longer to compile these graphs for a processor than it saves there.
+    compiled = bool(tf.config.list_physical_devices("GPU"))
     model = build_hybrid(recipe, image_size)
     if recipe.teacher:
         model = DistilledHybrid(
             model,
-            load_answers(Path(recipe.teacher)),
+            load_answers(Path(recipe.teacher), compiled=compiled),
             weight=recipe.distillation_weight,
             temperature=recipe.distillation_temperature,
         )
@@ -172,8 +174,7 @@ def _compile(recipe: Recipe, image_size: int) -> keras.Model:
             from_logits=True, label_smoothing=recipe.label_smoothing
         ),
         metrics=["accuracy"],
-        # XLA takes longer to compile these graphs for a CPU than it saves here.
-        jit_compile=bool(tf.config.list_physical_devices("GPU")),
+        jit_compile=compiled,
     )
     model.optimizer.build(model.trainable_variables)
     return model

@@ -28,12 +28,16 @@ RECIPE = Recipe(
 IMAGES = np.stack([draw_lesion(seed, seed, 224, 224) for seed in (0, 4)])
 
 
-def test_a_teacher_answers_within_a_graph_as_the_artifact_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_teacher_answers_within_a_graph_as_the_artifact_does(
+    tmp_path: Path, compiled: bool
+) -> None:
     folder = write_tiny_artifact(tmp_path, "tiny", seed=3)
-    answer = load_answers(folder)
+    answer = load_answers(folder, compiled=compiled)
     model = TinyModel(attention=False, seed=3)
     expected = model.serve(IMAGES)["logits"]
-    np.testing.assert_allclose(tf.function(answer)(tf.constant(IMAGES)), expected, atol=1e-5)
+    received = tf.function(answer)(tf.constant(IMAGES))
+    np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
 def test_a_teacher_answers_within_xla_as_gpus_compile_it(tmp_path: Path) -> None:
@@ -44,7 +48,9 @@ def test_a_teacher_answers_within_xla_as_gpus_compile_it(tmp_path: Path) -> None
         keras.utils.set_random_seed(1)
         image = keras.Input((56, 56, 3))
         student = keras.Model(image, keras.layers.Dense(7)(keras.layers.Flatten()(image)))
-        model = DistilledHybrid(student, load_answers(folder), weight=0.6, temperature=2.0)
+        model = DistilledHybrid(
+            student, load_answers(folder, compiled=compiled), weight=0.6, temperature=2.0
+        )
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=compiled)
         labels = np.eye(7, dtype=np.float32)[[0, 4]]
@@ -56,7 +62,7 @@ def test_a_damaged_artifact_teaches_nothing_and_begins_nothing(tmp_path: Path) -
     folder = write_tiny_artifact(tmp_path, "tiny")
     (folder / "MODEL_CARD.md").write_text("another")
     with pytest.raises(ArtifactDigestError):
-        load_answers(folder)
+        load_answers(folder, compiled=False)
     with pytest.raises(ArtifactDigestError):
         assign_stored(build_hybrid(RECIPE, 32), folder)
 
