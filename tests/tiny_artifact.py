@@ -10,17 +10,14 @@ from app.domain.images import to_model_input
 from app.domain.labels import LABELS
 from app.domain.manifest import (
     MODEL_CARD_NAME,
-    Calibration,
-    ClassMetrics,
     GoldenExample,
     InputSpec,
-    Interval,
     Manifest,
-    Metrics,
     Training,
     file_sha256,
     write_manifest,
 )
+from app.domain.measurements import Calibration, ClassMetrics, Interval, Metrics
 from training.synthetic import draw_lesion
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from app.domain.manifest import Interval
+from app.domain.measurements import Interval
 from training.config import (
     DISTILLATION_TEMPERATURE,
     DISTILLATION_WEIGHT,

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from app.domain.labels import CLASS_INDEX, CLASSES, Malignancy
-from app.domain.manifest import Calibration, Interval, OperatingPoint
+from app.domain.measurements import Calibration, Interval, OperatingPoint
 from training.metrics import calibration_error, measure_operating_points
 
 REQUIRED_SENSITIVITIES: Final = (0.90, 0.95)

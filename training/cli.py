@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from app.domain.errors import ArtifactError
-from app.domain.manifest import Metrics
+from app.domain.measurements import Metrics
 from training.config import (
     DISTILLATION_TEMPERATURE,
     DISTILLATION_WEIGHT,

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.labels import LABELS
-from app.domain.manifest import Calibration, Failure, Metrics
+from app.domain.measurements import Calibration, Failure, Metrics
 from training.architectures import build_hybrid
 from training.calibration import calibrate
 from training.data import evaluation_batches, load_examples

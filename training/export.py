@@ -20,7 +20,6 @@ from app.domain.manifest import (
     GoldenExample,
     InputSpec,
     Manifest,
-    Metrics,
     Training,
     TrainingEpoch,
     TrainingProcess,
@@ -29,6 +28,7 @@ from app.domain.manifest import (
     verify_files,
     write_manifest,
 )
+from app.domain.measurements import Metrics
 from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part

@@ -24,7 +24,7 @@ import pandas as pd
 from app.domain.errors import ImageRejectedError
 from app.domain.images import ImageLimits, RgbImage
 from app.domain.labels import CLASS_INDEX, LABELS
-from app.domain.manifest import Metrics
+from app.domain.measurements import Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.inference.files import read_file
 from training.metrics import measure, measure_operating_points

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from app.domain.heatmaps import attention_heatmap, draw_overlay, grad_cam_heatmap
 from app.domain.images import RgbImage
 from app.domain.labels import LABELS, NUM_CLASSES
-from app.domain.manifest import Metrics, TrainingEpoch
+from app.domain.manifest import TrainingEpoch
+from app.domain.measurements import Metrics
 
 _DPI = 120
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from app.domain.labels import CLASS_INDEX, LABELS, NUM_CLASSES
-from app.domain.manifest import (
+from app.domain.measurements import (
     ClassMetrics,
     Interval,
     Metrics,

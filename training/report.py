@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.domain.labels import CLASSES, LABELS
-from app.domain.manifest import Interval, Manifest, Metrics, TrainingProcess
+from app.domain.manifest import Manifest, TrainingProcess
+from app.domain.measurements import Interval, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 from training.config import Recipe
 

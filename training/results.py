@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from app.domain.ensemble import ENSEMBLE_NAME, EnsembleManifest, read_ensemble
 from app.domain.labels import LABELS
-from app.domain.manifest import Calibration, Interval, Manifest, Metrics, read_manifest
+from app.domain.manifest import Manifest, read_manifest
+from app.domain.measurements import Calibration, Interval, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 from training.figures import draw_confusion_matrix, draw_validation_curves
 from training.report import reliability_lines

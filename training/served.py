@@ -11,7 +11,7 @@ import numpy.typing as npt
 from app.domain.ensemble import ENSEMBLE_NAME, pool, read_ensemble
 from app.domain.errors import ArtifactDigestError
 from app.domain.images import RgbImage
-from app.domain.manifest import Calibration
+from app.domain.measurements import Calibration
 from app.inference.registry import LoadedModel, load_model
 from app.inference.tensorflow_engine import TensorFlowEngine
 

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.heatmaps import HEATMAP_MEDIA_TYPE, HeatmapMethod
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
-from app.domain.manifest import Calibration, Metrics, Training
+from app.domain.manifest import Training
+from app.domain.measurements import Calibration, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from app.domain.errors import ManifestError
-from app.domain.manifest import Calibration, Metrics, Sha256, Strict
+from app.domain.manifest import Sha256
+from app.domain.measurements import Calibration, Metrics, Strict
 
 ENSEMBLE_NAME: Final = "ensemble.json"
 _MAX_BYTES: Final = 1 << 20

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.manifest import Metrics
+from app.domain.measurements import Metrics
 from tests.conftest import REPOSITORY
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
 from training import ablate as ablations

@@ -12,7 +12,8 @@ from app.domain.errors import ArtifactDigestError
 from app.domain.heatmaps import encode_png
 from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
-from app.domain.manifest import Calibration, Interval, OperatingPoint, read_manifest
+from app.domain.manifest import read_manifest
+from app.domain.measurements import Calibration, Interval, OperatingPoint
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
 from training.external import evaluate_external, read_labels
 from training.prepare import DatasetError

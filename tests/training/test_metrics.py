@@ -12,7 +12,7 @@ from sklearn.metrics import (
 )
 
 from app.domain.labels import CLASS_INDEX, LABELS
-from app.domain.manifest import Interval, OperatingPoint
+from app.domain.measurements import Interval, OperatingPoint
 from training.metrics import measure, measure_operating_points, measure_subgroups
 
 RANDOM = np.random.default_rng(0)

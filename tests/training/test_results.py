@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.manifest import Interval, read_manifest
+from app.domain.manifest import read_manifest
+from app.domain.measurements import Interval
 from tests.conftest import REPOSITORY
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
 from training.ablate import AblationRow, reduced
