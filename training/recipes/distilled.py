@@ -7,7 +7,7 @@ models/cnn_efficientnet_lite0/2 --initial-model models/cnn_densenet121/1`, and t
 Departures from the paper: those of version 1 (`training.recipes.scratch`), whose weights they begin
 with, and those of the light hybrid (`training.recipes.lite`) but for the frozen layers: all are
 trained, at one rate. In float32, for processors without bfloat16 are many times slower with it.
-Sizes and epochs are what three hours on 2 such cores allow.
+Sizes and epochs are what two hours on 2 such cores allow.
 """
 
 from dataclasses import replace
@@ -34,8 +34,7 @@ def _distilled(paper: Recipe, initial_model: str) -> Recipe:
         distillation_weight=0.7,
         distillation_temperature=2.0,
         stages=(
-            Stage(image_size=64, max_epochs=6, learning_rate=1e-3),
-            Stage(image_size=96, max_epochs=3, learning_rate=6e-4),
+            Stage(image_size=96, max_epochs=6, learning_rate=1e-3),
             Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=60),
         ),
     )
