@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.images import DEFAULT_LIMITS, MAX_PICTURE_SIDE, ImageLimits
-from app.inference.runtimes import Runtime
+from app.domain.manifest import Runtime
 
 
 class Settings(BaseSettings):
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         self_test_interval_seconds: Time between two self-tests of all models while serving.
         admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
             it there is no `/admin`.
-        runtime: What runs the models.
+        runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
         image_workers: Threads that decode uploads and draw overlays.

@@ -27,7 +27,7 @@ from prometheus_client import (
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from app.domain.manifest import Manifest
+from app.domain.manifest import Manifest, Runtime
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -117,8 +117,8 @@ class Metrics:
         )
         self.model_info = Gauge(
             "dermhybrid_model_info",
-            "Loaded models; the digest is the SHA-256 of the manifest.",
-            ("model", "version", "digest"),
+            "Loaded models and what runs them; the digest is the SHA-256 of the manifest.",
+            ("model", "version", "digest", "runtime"),
             registry=self.registry,
         )
         self.ready = Gauge(
@@ -127,12 +127,13 @@ class Metrics:
             registry=self.registry,
         )
 
-    def announce_models(self, models: Iterable[tuple[Manifest, str]]) -> None:
-        """Publish the models that are served now, each with its digest, and say ready."""
+    def announce_models(self, models: Iterable[tuple[Manifest, str, Runtime]]) -> None:
+        """Publish the models that are served now, with digest and runtime, and say ready."""
         self.model_info.clear()
         self.self_test.clear()
-        for manifest, digest in models:
-            self.model_info.labels(manifest.name, str(manifest.version), digest).set(1)
+        for manifest, digest, runtime in models:
+            labels = (manifest.name, str(manifest.version), digest, runtime)
+            self.model_info.labels(*labels).set(1)
         self.ready.set(1)
 
     @contextmanager

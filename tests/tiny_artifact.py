@@ -1,20 +1,28 @@
 """Artifacts that keep the whole contract and take a second to make."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import openvino
 import tensorflow as tf
 
+from app.domain.golden import golden_input
 from app.domain.heatmaps import encode_png
 from app.domain.images import to_model_input
 from app.domain.labels import LABELS
 from app.domain.manifest import (
+    MANIFEST_NAME,
     MODEL_CARD_NAME,
+    QUANTIZED_NAME,
+    Change,
     GoldenExample,
     InputSpec,
     Manifest,
+    Quantized,
     Training,
     file_sha256,
+    read_manifest,
     write_manifest,
 )
 from app.domain.measurements import Calibration, ClassMetrics, Interval, Metrics
@@ -79,6 +87,7 @@ def write_tiny_artifact(
     measured: float = 0.5,
     model: tf.Module | None = None,
     split_fingerprint: str = "0" * 64,
+    data_fingerprint: str = "0" * 64,
 ) -> Path:
     """Write `models/<name>/<version>/`, whose figures are all `measured`.
 
@@ -107,9 +116,9 @@ def write_tiny_artifact(
         has_attention=attention,
         git_commit="0" * 40,
         training=Training(
-            recipe={},
+            recipe={"backbone": "none", "backbone_weights": "none", "stages": [], "batch_size": 1},
             protocol="lesion",
-            data_fingerprint="0" * 64,
+            data_fingerprint=data_fingerprint,
             split_seed=1,
             split_fingerprint=split_fingerprint,
             processes=[],
@@ -128,3 +137,37 @@ def write_tiny_artifact(
     )
     write_manifest(folder, manifest)
     return folder
+
+
+def add_quantized(folder: Path, *, seed: int) -> None:
+    """Give a tiny artifact an "8-bit form" that answers unlike it: another tiny model's graph."""
+    manifest, _ = read_manifest(folder)
+    model = TinyModel(attention=manifest.has_attention, seed=seed)
+    with TemporaryDirectory() as scratch:
+        tf.saved_model.save(model, scratch, signatures={"serving_default": model.serve})
+        graph = openvino.Core().read_model(scratch)
+        (folder / QUANTIZED_NAME).parent.mkdir()
+        openvino.save_model(graph, folder / QUANTIZED_NAME, compress_to_fp16=False)
+    outputs = model.serve(tf.constant(golden_input(folder, manifest)))
+    same = Change(before=0.5, after=0.5)
+    quantized = Quantized(
+        tool="none",
+        git_commit="0" * 40,
+        num_calibration_images=1,
+        num_images=14,
+        accuracy=same,
+        recall=dict.fromkeys(LABELS, same),
+        other_answers=0.0,
+        median_change=0.0,
+        largest_change=0.0,
+        heatmap_correlation=1.0,
+        golden_example=GoldenExample(
+            probabilities=[float(p) for p in outputs["probabilities"][0].numpy()], tolerance=1e-3
+        ),
+    )
+    files = {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
+    write_manifest(folder, manifest.model_copy(update={"quantized": quantized, "files": files}))

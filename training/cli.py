@@ -266,6 +266,29 @@ def export(
 
 
 @app.command()
+def quantize(
+    artifact: Annotated[Path, typer.Argument(help="models/NAME/VERSION.", exists=True)],
+    data: DataOption,
+    commit: Annotated[
+        str | None, typer.Option(help="Commit of this code, outside of a clean checkout.")
+    ] = None,
+) -> None:
+    """Add the 8-bit form to an artifact that is not published yet."""
+    with _refusals():
+        from training.quantize import quantize as quantize_artifact
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            made = quantize_artifact(
+                artifact, prepared, report, git_commit=commit or _clean_commit()
+            )
+    typer.echo(
+        f"{artifact}: accuracy {made.accuracy.before:.4f} in float32, {made.accuracy.after:.4f} in "
+        f"8 bits; {made.other_answers:.4f} of the answers name another class"
+    )
+
+
+@app.command()
 def verify(
     artifact: Annotated[Path, typer.Argument(help="models/NAME/VERSION.", exists=True)],
 ) -> None:

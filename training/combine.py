@@ -13,7 +13,7 @@ from training.calibration import calibrate
 from training.evaluate import measure_all
 from training.prepare import Part, PreparedData
 from training.run_folder import write_json
-from training.served import load_artifact, predict_all
+from training.served import load_artifact, predict_all, require_split
 
 _START: Final = 1.0
 _UPPER: Final = 5.0
@@ -39,8 +39,8 @@ def combine(
         report_progress: Called with (images done, images in all), for each member and part.
 
     Raises:
-        EnsembleError: It exists, there is one member only, or a member was trained on
-            another split, so that its figures here would be of training images.
+        EnsembleError: It exists, or there is one member only.
+        ValueError: A member was trained on another split.
         ArtifactError: A member must not be served.
     """
     if output.exists():
@@ -48,13 +48,8 @@ def combine(
     models = {model.manifest.name: model for model in map(load_artifact, folders)}
     if len(models) != len(folders) or len(models) < 2:
         raise EnsembleError("An ensemble needs at least two models of different names.")
-    for name, model in models.items():
-        training = model.manifest.training
-        split = (training.data_fingerprint, training.split_fingerprint)
-        if split != (data.fingerprint, data.split_fingerprint):
-            raise EnsembleError(
-                f"{name} was trained on other data or another split than {data.directory} holds."
-            )
+    for model in models.values():
+        require_split(model.manifest, data)
 
     def answers(part: Part) -> dict[str, npt.NDArray[np.float32]]:
         rows = data.rows(part)

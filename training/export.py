@@ -16,6 +16,7 @@ from app.domain.heatmaps import encode_png
 from app.domain.images import to_model_input
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import (
+    MANIFEST_NAME,
     MODEL_CARD_NAME,
     GoldenExample,
     InputSpec,
@@ -29,6 +30,9 @@ from app.domain.manifest import (
     write_manifest,
 )
 from app.domain.measurements import Metrics
+from app.inference.openvino_engine import OpenVinoEngine
+from app.inference.registry import Engine
+from app.inference.tensorflow_engine import TensorFlowEngine
 from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
@@ -117,12 +121,7 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
             files={},
         )
         (folder / MODEL_CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
-        files = {
-            path.relative_to(folder).as_posix(): file_sha256(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        write_manifest(folder, manifest.model_copy(update={"files": files}))
+        write_manifest(folder, manifest.model_copy(update={"files": list_files(folder)}))
         verify(folder)
         folder.rename(output)
     finally:
@@ -131,18 +130,29 @@ def export(run: Path, models: Path, version: int, *, git_commit: str) -> Path:
 
 
 def verify(directory: Path) -> Manifest:
-    """Check an artifact's manifest, every byte of it, and its golden example.
+    """Check an artifact's manifest, every byte of it, and its golden example in every form.
 
     Raises:
         ArtifactError: Something is wrong; the message names the file.
     """
     manifest, _ = read_manifest(directory)
     verify_files(directory, manifest)
-    loaded = tf.saved_model.load(str(directory))
-    image = tf.constant(golden_input(directory, manifest))
-    outputs = loaded.signatures[SIGNATURE](image=image)
-    check_golden(directory, manifest, {name: v.numpy() for name, v in outputs.items()})
+    image = golden_input(directory, manifest)
+    engines: list[Engine] = [TensorFlowEngine(directory)]
+    if manifest.quantized is not None:
+        engines.append(OpenVinoEngine(directory, num_threads=1, quantized=True))
+    for engine in engines:
+        check_golden(directory, manifest, engine.predict(image), engine.runtime)
     return manifest
+
+
+def list_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in an artifact's folder but the manifest, by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
 
 
 def save_graph(graph: InferenceGraph, folder: Path) -> None:

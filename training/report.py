@@ -183,6 +183,7 @@ def model_card(manifest: Manifest) -> str:
             for label, row in zip(LABELS, metrics.confusion_matrix, strict=True)
         ),
         "",
+        *_quantized_lines(manifest),
         "## Limits",
         "",
         _calibration_limit(manifest),
@@ -198,6 +199,33 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _quantized_lines(manifest: Manifest) -> list[str]:
+    made = manifest.quantized
+    if made is None:
+        return []
+    return [
+        "## In 8 bits",
+        "",
+        f"`RUNTIME=openvino-int8` runs `openvino_int8/`, made by `python -m training quantize` "
+        f"({made.tool}, commit `{made.git_commit}`) with {made.num_calibration_images} training "
+        f"images. On the {made.num_images} validation images, beside float32: "
+        f"{made.other_answers:.2%} of the answers name another class; a probability moves by "
+        f"{made.median_change:.4f} (median of each image's largest change) and by "
+        f"{made.largest_change:.4f} at most; the heatmaps' correlation is "
+        f"{made.heatmap_correlation:.3f} (median). The figures above are of float32.",
+        "",
+        "| | float32 | 8 bits |",
+        "|---|---|---|",
+        f"| accuracy | {made.accuracy.before:.4f} | {made.accuracy.after:.4f} |",
+        *(
+            f"| recall of {label} | {made.recall[label].before:.4f} | "
+            f"{made.recall[label].after:.4f} |"
+            for label in LABELS
+        ),
+        "",
+    ]
 
 
 def _calibration_limit(manifest: Manifest) -> str:

@@ -11,9 +11,11 @@ import numpy.typing as npt
 from app.domain.ensemble import ENSEMBLE_NAME, pool, read_ensemble
 from app.domain.errors import ArtifactDigestError
 from app.domain.images import RgbImage
+from app.domain.manifest import Manifest
 from app.domain.measurements import Calibration
 from app.inference.registry import LoadedModel, load_model
 from app.inference.tensorflow_engine import TensorFlowEngine
+from training.prepare import PreparedData
 
 BATCH_SIZE: Final = 32
 
@@ -56,6 +58,21 @@ def load_artifact(folder: Path) -> LoadedModel:
         ArtifactError: It must not be served.
     """
     return load_model(folder.resolve(), TensorFlowEngine)
+
+
+def require_split(manifest: Manifest, data: PreparedData) -> None:
+    """Refuse figures of a model on images that it may have been trained on.
+
+    Raises:
+        ValueError: It was trained on other data, or on another split of them.
+    """
+    training = manifest.training
+    split = (training.data_fingerprint, training.split_fingerprint)
+    if split != (data.fingerprint, data.split_fingerprint):
+        raise ValueError(
+            f"{manifest.name} was trained on other data or another split than {data.directory} "
+            "holds."
+        )
 
 
 def load_classifier(path: Path) -> Classifier:

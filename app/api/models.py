@@ -39,6 +39,7 @@ async def describe_model(
         training=manifest.training,
         calibration=manifest.calibration,
         metrics=manifest.metrics,
+        quantized=manifest.quantized,
         license=manifest.license,
     )
 
@@ -49,6 +50,7 @@ def _summary(registry: ModelRegistry, model: LoadedModel) -> ModelSummary:
         name=manifest.name,
         version=manifest.version,
         digest=model.digest,
+        runtime=model.engine.runtime,
         title=manifest.title,
         default=model is registry.default,
         has_attention=manifest.has_attention,

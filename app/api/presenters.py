@@ -6,9 +6,14 @@ from app.inference.registry import LoadedModel
 
 
 def model_reference(model: LoadedModel) -> ModelReference:
-    """Name, version and digest of a model."""
+    """What a model is, and what runs it."""
     manifest = model.manifest
-    return ModelReference(name=manifest.name, version=manifest.version, digest=model.digest)
+    return ModelReference(
+        name=manifest.name,
+        version=manifest.version,
+        digest=model.digest,
+        runtime=model.engine.runtime,
+    )
 
 
 def class_schema(diagnostic_class: DiagnosticClass) -> DiagnosticClassSchema:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.heatmaps import HEATMAP_MEDIA_TYPE, HeatmapMethod
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
-from app.domain.manifest import Training
+from app.domain.manifest import Quantized, Runtime, Training
 from app.domain.measurements import Calibration, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 
@@ -21,6 +21,13 @@ class ModelReference(BaseModel):
     digest: Annotated[
         str,
         Field(description="SHA-256 of the artifact's manifest, which fixes every byte of it."),
+    ]
+    runtime: Annotated[
+        Runtime,
+        Field(
+            description="What ran it. Figures of the test part are of float32; `openvino-int8` was "
+            "compared with it on the validation part (`quantized` of the model)."
+        ),
     ]
 
 
@@ -96,6 +103,7 @@ class PredictionResponse(BaseModel):
                     "name": "cnn_densenet121",
                     "version": 1,
                     "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "runtime": "tensorflow",
                 },
                 "predicted_class": {
                     "label": "nv",
@@ -157,6 +165,7 @@ class ModelSummary(BaseModel):
     name: str
     version: int
     digest: str
+    runtime: Runtime
     title: str
     default: Annotated[bool, Field(description="Whether it answers where no model is named.")]
     has_attention: bool
@@ -170,6 +179,7 @@ class ModelDetail(ModelSummary):
     training: Training
     calibration: Calibration | None
     metrics: Metrics
+    quantized: Quantized | None
     license: str
     notice: str = RESEARCH_USE_NOTICE
 

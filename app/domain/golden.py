@@ -13,7 +13,7 @@ import numpy.typing as npt
 from app.domain.errors import GoldenExampleError, ImageRejectedError
 from app.domain.images import RgbImage, decode_image, to_model_input
 from app.domain.labels import NUM_CLASSES
-from app.domain.manifest import Manifest
+from app.domain.manifest import Manifest, Runtime
 
 Outputs = Mapping[str, npt.NDArray[np.float32]]
 
@@ -65,14 +65,14 @@ def check_outputs(outputs: Outputs, batch_size: int, *, has_attention: bool) -> 
         raise GoldenExampleError(f"The probabilities sum to {sums.tolist()}; expected 1.")
 
 
-def check_golden(directory: Path, manifest: Manifest, outputs: Outputs) -> None:
+def check_golden(directory: Path, manifest: Manifest, outputs: Outputs, runtime: Runtime) -> None:
     """Check the outputs for `golden_input` against the manifest.
 
     Raises:
         GoldenExampleError: They differ by more than the manifest's tolerance.
     """
     check_outputs(outputs, 1, has_attention=manifest.has_attention)
-    golden = manifest.golden_example
+    golden = manifest.expected(runtime)
     difference = float(np.abs(outputs["probabilities"][0] - np.array(golden.probabilities)).max())
     if difference > golden.tolerance:
         raise GoldenExampleError(

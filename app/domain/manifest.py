@@ -20,9 +20,15 @@ from app.domain.measurements import Calibration, Metrics, Probability, Strict
 MANIFEST_NAME: Final = "manifest.json"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
 GRAPH_NAME: Final = "saved_model.pb"
+QUANTIZED_NAME: Final = "openvino_int8/model.xml"
+"""The 8-bit form's graph; its weights are beside it (ADR-0010)."""
+
 SCHEMA_VERSION: Final = 1
 _READ_CHUNK: Final = 1 << 20
 _MAX_MANIFEST_BYTES: Final = 1 << 20
+
+Runtime = Literal["tensorflow", "openvino", "openvino-int8"]
+"""What runs a model: the SavedModel in TensorFlow or OpenVINO, or the 8-bit form in OpenVINO."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 GitCommit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -115,6 +121,44 @@ class GoldenExample(Strict):
     tolerance: Annotated[float, Field(gt=0.0, le=1e-2)]
 
 
+class Change(Strict):
+    """A share in float32, and in 8 bits."""
+
+    before: Probability
+    after: Probability
+
+
+class Quantized(Strict):
+    """The 8-bit form of an artifact, compared with float32 on the validation part.
+
+    Attributes:
+        tool: Packages and versions that made it.
+        git_commit: Of the code that made it.
+        num_calibration_images: Of the training part, which the ranges of values are from.
+        num_images: Of the validation part.
+        accuracy: Share of right answers, before and after.
+        recall: By label.
+        other_answers: Share of images whose answer names another class than in float32.
+        median_change: Of the largest change of a probability, over the images.
+        largest_change: The same, of the worst image.
+        heatmap_correlation: Median over images of Pearson's correlation between the two forms'
+            class activation maps of the class that float32 answers.
+        golden_example: What this form must answer wherever it is loaded.
+    """
+
+    tool: str
+    git_commit: GitCommit
+    num_calibration_images: Annotated[int, Field(ge=1)]
+    num_images: Annotated[int, Field(ge=1)]
+    accuracy: Change
+    recall: dict[str, Change]
+    other_answers: Probability
+    median_change: Probability
+    largest_change: Probability
+    heatmap_correlation: Annotated[float, Field(ge=-1.0, le=1.0)]
+    golden_example: GoldenExample
+
+
 class Manifest(Strict):
     """The whole of `manifest.json`.
 
@@ -133,6 +177,7 @@ class Manifest(Strict):
             softmax's.
         metrics: On the test part, which neither training nor model selection saw.
         golden_example: What the artifact must answer wherever it is loaded.
+        quantized: Its 8-bit form; None where there is none.
         license: Terms of the weights.
         files: SHA-256 of every other file in the folder, by its relative path.
     """
@@ -150,6 +195,7 @@ class Manifest(Strict):
     calibration: Calibration | None = None
     metrics: Metrics
     golden_example: GoldenExample
+    quantized: Quantized | None = None
     license: str
     files: dict[str, Sha256]
 
@@ -165,7 +211,15 @@ class Manifest(Strict):
             parts = Path(path).parts
             if Path(path).is_absolute() or ".." in parts or not parts:
                 raise ValueError(f"files: {path!r} leaves the artifact's folder")
+        if (self.quantized is not None) != (QUANTIZED_NAME in self.files):
+            raise ValueError(f"files must list {QUANTIZED_NAME} if and only if quantized is set")
         return self
+
+    def expected(self, runtime: Runtime) -> GoldenExample:
+        """What a runtime must answer to the golden input."""
+        if runtime == "openvino-int8" and self.quantized is not None:
+            return self.quantized.golden_example
+        return self.golden_example
 
 
 def read_manifest(directory: Path) -> tuple[Manifest, str]:

@@ -180,7 +180,9 @@ class Fleet:
             }
             retired = [old for digest, old in self._served.items() if digest not in served]
             self.registry, self._served = registry, served
-            self._metrics.announce_models((m.manifest, m.digest) for m in registry.all())
+            self._metrics.announce_models(
+                (m.manifest, m.digest, m.engine.runtime) for m in registry.all()
+            )
             await self.self_test()
             for old in retired:
                 task = asyncio.create_task(old.retire(), name=f"retire {old.manifest.name}")

@@ -1,4 +1,4 @@
-"""Run a SavedModel in OpenVINO; TensorFlow is not loaded."""
+"""Run an artifact in OpenVINO, in float32 or 8 bits; TensorFlow is not loaded."""
 
 from pathlib import Path
 
@@ -8,21 +8,32 @@ import openvino
 from app.domain.errors import ArtifactError
 from app.domain.golden import Outputs
 from app.domain.images import RgbImage
+from app.domain.manifest import QUANTIZED_NAME, Runtime
 
 
 class OpenVinoEngine:
-    """A SavedModel compiled for this processor, in float32."""
+    """An artifact's SavedModel, or its 8-bit form, compiled for this processor.
 
-    def __init__(self, directory: Path, num_threads: int) -> None:
-        """Read and compile a SavedModel.
+    Attributes:
+        runtime: Which of the two forms it is.
+    """
+
+    runtime: Runtime
+
+    def __init__(self, directory: Path, num_threads: int, *, quantized: bool = False) -> None:
+        """Read and compile an artifact.
 
         Args:
             directory: Folder that holds `saved_model.pb`.
             num_threads: Processor threads of a model call.
+            quantized: Take the 8-bit form where the artifact has one.
 
         Raises:
             ArtifactError: OpenVINO cannot read or compile it.
         """
+        in_8_bits = quantized and (directory / QUANTIZED_NAME).exists()
+        self.runtime = "openvino-int8" if in_8_bits else "openvino"
+        graph = directory / QUANTIZED_NAME if in_8_bits else directory
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",  # or processors with bfloat16 would use it
@@ -30,7 +41,7 @@ class OpenVinoEngine:
         }
         try:
             core = openvino.Core()
-            self._model = core.compile_model(core.read_model(str(directory)), "CPU", settings)
+            self._model = core.compile_model(core.read_model(str(graph)), "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for anything at all
             raise ArtifactError(f"{directory}: OpenVINO cannot load it: {error}") from error
 

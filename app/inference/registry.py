@@ -10,14 +10,20 @@ from typing import Protocol
 from app.domain.errors import ArtifactError, ModelNotFoundError
 from app.domain.golden import Outputs, check_golden, golden_input
 from app.domain.images import RgbImage
-from app.domain.manifest import MANIFEST_NAME, Manifest, read_manifest, verify_files
+from app.domain.manifest import MANIFEST_NAME, Manifest, Runtime, read_manifest, verify_files
 from app.inference.explain import Prediction, interpret
 
 logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What runs a model."""
+    """What runs a model.
+
+    Attributes:
+        runtime: Its name.
+    """
+
+    runtime: Runtime
 
     def predict(self, images: RgbImage) -> Outputs:
         """Outputs for (batch, 224, 224, 3) uint8."""
@@ -48,7 +54,8 @@ class LoadedModel:
         Raises:
             GoldenExampleError: The answer is not the manifest's any more.
         """
-        check_golden(self.directory, self.manifest, self.engine.predict(self.golden))
+        outputs = self.engine.predict(self.golden)
+        check_golden(self.directory, self.manifest, outputs, self.engine.runtime)
 
     def predict(self, image: RgbImage) -> Prediction:
         """Answer one model input, (224, 224, 3) uint8; blocks the calling thread."""
@@ -170,6 +177,11 @@ def load_model(
     model.self_test()
     logger.info(
         "model loaded",
-        extra={"model": manifest.name, "version": manifest.version, "digest": digest},
+        extra={
+            "model": manifest.name,
+            "version": manifest.version,
+            "digest": digest,
+            "runtime": model.engine.runtime,
+        },
     )
     return model

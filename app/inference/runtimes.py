@@ -4,18 +4,16 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
+from app.domain.manifest import Runtime
 from app.inference.registry import Engine
-
-Runtime = Literal["tensorflow", "openvino"]
 
 
 def engine_maker(runtime: Runtime, num_threads: int | None = None) -> Callable[[Path], Engine]:
     """Make the function that loads a SavedModel.
 
     Args:
-        runtime: What runs it.
+        runtime: What runs it; `openvino-int8` runs an artifact without an 8-bit form in float32.
         num_threads: Processor threads of a model call; None for all that the process may use.
 
     Returns:
@@ -24,11 +22,15 @@ def engine_maker(runtime: Runtime, num_threads: int | None = None) -> Callable[[
     Raises:
         ImportError: The runtime's package is not installed.
     """
-    if runtime == "openvino":
+    if runtime != "tensorflow":
         from app.inference.openvino_engine import OpenVinoEngine
 
         available = len(os.sched_getaffinity(0))
-        return partial(OpenVinoEngine, num_threads=num_threads or available)
+        return partial(
+            OpenVinoEngine,
+            num_threads=num_threads or available,
+            quantized=runtime == "openvino-int8",
+        )
     from app.inference.tensorflow_engine import TensorFlowEngine, use_threads
 
     if num_threads is not None:  # else TensorFlow takes all by itself

@@ -8,12 +8,15 @@ import tensorflow as tf
 from app.domain.errors import ArtifactError
 from app.domain.golden import Outputs
 from app.domain.images import RgbImage
+from app.domain.manifest import Runtime
 
 SIGNATURE: Final = "serving_default"
 
 
 class TensorFlowEngine:
     """A loaded SavedModel with the artifact contract's signature."""
+
+    runtime: Runtime = "tensorflow"
 
     def __init__(self, directory: Path) -> None:
         """Load a SavedModel.

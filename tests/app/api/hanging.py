@@ -18,11 +18,13 @@ class HangingEngine:
     """A model call that lasts until it is released.
 
     Attributes:
+        runtime: Of what it stands before.
         batch_sizes: Of the calls so far.
     """
 
     def __init__(self, inner: Engine) -> None:
         self.inner, self.started, self.release = inner, threading.Event(), threading.Event()
+        self.runtime = inner.runtime
         self.batch_sizes: list[int] = []
 
     def predict(self, images: RgbImage) -> Outputs:

@@ -55,9 +55,9 @@ def test_golden_answer_must_be_reproduced(tiny_models: Path) -> None:
     manifest, _ = read_manifest(artifact)
     expected = manifest.golden_example.probabilities
     assert golden_input(artifact, manifest).shape == (1, 224, 224, 3)
-    check_golden(artifact, manifest, without_attention(expected))
+    check_golden(artifact, manifest, without_attention(expected), "tensorflow")
     with pytest.raises(GoldenExampleError, match=r"golden_input\.png"):
-        check_golden(artifact, manifest, without_attention(expected[::-1]))
+        check_golden(artifact, manifest, without_attention(expected[::-1]), "tensorflow")
 
 
 def without_attention(probabilities: list[float]) -> dict[str, np.ndarray]:

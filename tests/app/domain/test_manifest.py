@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError, ManifestError
-from app.domain.manifest import read_manifest, verify_files
+from app.domain.manifest import QUANTIZED_NAME, read_manifest, verify_files
 from tests.conftest import PLAIN_MODEL
+from tests.tiny_artifact import add_quantized
 
 
 @pytest.fixture
@@ -52,6 +53,20 @@ def test_every_file_is_checked_for_every_kind_of_damage(artifact: Path) -> None:
             verify_files(artifact, manifest)
         path.write_bytes(content)
     verify_files(artifact, manifest)
+
+
+def test_an_8_bit_form_is_described_if_and_only_if_it_is_there(artifact: Path) -> None:
+    add_quantized(artifact, seed=9)
+    manifest, _ = read_manifest(artifact)
+    verify_files(artifact, manifest)
+    described = json.loads((artifact / "manifest.json").read_text())
+    edit(artifact, quantized=None)
+    with pytest.raises(ManifestError, match="if and only if quantized is set"):
+        read_manifest(artifact)
+    del described["files"][QUANTIZED_NAME]
+    edit(artifact, **described)
+    with pytest.raises(ManifestError, match="if and only if quantized is set"):
+        read_manifest(artifact)
 
 
 def test_unlisted_file_is_refused(artifact: Path) -> None:
