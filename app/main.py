@@ -45,7 +45,13 @@ def create_app(settings: Settings) -> FastAPI:
         + settings.max_batches_in_progress * settings.max_batch_size,
     )
     make_engine = engine_maker(settings.runtime, settings.model_threads)
-    load = partial(load_registry, settings.models_dir, settings.default_model, make_engine)
+    load = partial(
+        load_registry,
+        settings.models_dir,
+        settings.default_model,
+        make_engine,
+        shadow_name=settings.shadow_model,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

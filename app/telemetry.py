@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,6 +28,8 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from app.domain.manifest import Manifest, Runtime
+
+Role = Literal["serving", "shadow"]
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -48,6 +50,7 @@ _LATENCY_BUCKETS: Final = (
     0.75,
 ) + (1.0, 1.5, 2.5, 5.0, 10.0)
 
+_PROBABILITY_BUCKETS: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -63,6 +66,9 @@ class Metrics:
         predictions: Answers by model version and predicted class.
         self_test: 1 for each model that reproduced its golden example last time, else 0.
         model_info: 1 for each loaded model, with its digest.
+        shadow_predictions: Images that the shadow scored, by the class answered and its own.
+        shadow_change: Largest difference of a probability between it and the answer.
+        shadow_missed: Images that it did not score.
         ready: 1 while the service answers.
     """
 
@@ -117,8 +123,28 @@ class Metrics:
         )
         self.model_info = Gauge(
             "dermhybrid_model_info",
-            "Loaded models and what runs them; the digest is the SHA-256 of the manifest.",
-            ("model", "version", "digest", "runtime"),
+            "Loaded models and what runs them; the digest is the SHA-256 of the manifest. A model "
+            "of role shadow scores what the default model answers, and answers nobody.",
+            ("model", "version", "digest", "runtime", "role"),
+            registry=self.registry,
+        )
+        self.shadow_predictions = Counter(
+            "dermhybrid_shadow_predictions_total",
+            "Images that the shadow scored, by the class that was answered and its own.",
+            ("model", "version", "served_class", "shadow_class"),
+            registry=self.registry,
+        )
+        self.shadow_change = Histogram(
+            "dermhybrid_shadow_probability_change",
+            "Largest difference of a probability between the shadow and the answer.",
+            ("model", "version"),
+            buckets=_PROBABILITY_BUCKETS,
+            registry=self.registry,
+        )
+        self.shadow_missed = Counter(
+            "dermhybrid_shadow_missed_total",
+            "Images that the shadow did not score: other images waited (busy), or it failed.",
+            ("model", "version", "reason"),
             registry=self.registry,
         )
         self.ready = Gauge(
@@ -127,12 +153,12 @@ class Metrics:
             registry=self.registry,
         )
 
-    def announce_models(self, models: Iterable[tuple[Manifest, str, Runtime]]) -> None:
-        """Publish the models that are served now, with digest and runtime, and say ready."""
+    def announce_models(self, models: Iterable[tuple[Manifest, str, Runtime, Role]]) -> None:
+        """Publish the loaded models, each with digest, runtime and role, and say ready."""
         self.model_info.clear()
         self.self_test.clear()
-        for manifest, digest, runtime in models:
-            labels = (manifest.name, str(manifest.version), digest, runtime)
+        for manifest, digest, runtime, role in models:
+            labels = (manifest.name, str(manifest.version), digest, runtime, role)
             self.model_info.labels(*labels).set(1)
         self.ready.set(1)
 
@@ -155,6 +181,16 @@ class Metrics:
     def report_self_test(self, manifest: Manifest, *, passed: bool) -> None:
         """Publish the outcome of a self-test."""
         self.self_test.labels(manifest.name, str(manifest.version)).set(passed)
+
+    def observe_shadow(self, manifest: Manifest, served: str, shadow: str, change: float) -> None:
+        """Record what the shadow made of an image, beside the answer that was given."""
+        labels = (manifest.name, str(manifest.version))
+        self.shadow_predictions.labels(*labels, served, shadow).inc()
+        self.shadow_change.labels(*labels).observe(change)
+
+    def miss_shadow(self, manifest: Manifest, reason: Literal["busy", "error"]) -> None:
+        """Count an image that the shadow did not score."""
+        self.shadow_missed.labels(manifest.name, str(manifest.version), reason).inc()
 
     def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
         """Count an answer."""

@@ -98,6 +98,7 @@ async def answer_image(
         services.max_overlay_side,
     )
     prediction = await model.predict(image.model_input)
+    services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
     body = await timed(
         "explain",

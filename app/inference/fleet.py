@@ -9,7 +9,7 @@ import anyio
 import numpy as np
 from anyio import to_thread
 
-from app.domain.errors import ArtifactError, ModelFaultError
+from app.domain.errors import ArtifactError, DermHybridError, ModelFaultError
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.manifest import Manifest
 from app.inference.batcher import Batcher, BatchLimits, BatchReport
@@ -151,7 +151,7 @@ class Fleet:
         # A model call uses every core by itself.
         self._threads = anyio.CapacityLimiter(1)
         self._served: dict[str, ServedModel] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
 
     async def reload(self) -> None:
@@ -170,24 +170,30 @@ class Fleet:
             except ArtifactError as error:
                 logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
                 raise
-            for model in registry.all():
+            for model in registry.with_shadow():
                 if model.digest not in known:
                     await self._warm_up(model)
             served = {
                 model.digest: self._served.get(model.digest)
                 or ServedModel(model, self._limits, self._threads, self._metrics)
-                for model in registry.all()
+                for model in registry.with_shadow()
             }
             retired = [old for digest, old in self._served.items() if digest not in served]
             self.registry, self._served = registry, served
             self._metrics.announce_models(
-                (m.manifest, m.digest, m.engine.runtime) for m in registry.all()
+                (
+                    m.manifest,
+                    m.digest,
+                    m.engine.runtime,
+                    "shadow" if m is registry.shadow else "serving",
+                )
+                for m in registry.with_shadow()
             )
             await self.self_test()
             for old in retired:
                 task = asyncio.create_task(old.retire(), name=f"retire {old.manifest.name}")
-                self._retiring.add(task)
-                task.add_done_callback(self._retiring.discard)
+                self._background.add(task)
+                task.add_done_callback(self._background.discard)
             logger.info("models served", extra={"models": registry.names()})
 
     def get(self, name: str | None) -> ServedModel:
@@ -200,14 +206,50 @@ class Fleet:
         model = registry.default if name is None else registry.get(name)
         return self._served[model.digest]
 
+    def shadow(self, answered_by: ServedModel, image: RgbImage, answer: Prediction) -> None:
+        """Let the shadow score an image that the default model has answered; returns at once.
+
+        Where another image waits for a model, the shadow misses this one. An image that comes
+        while the shadow is at work waits for it, one model call at most.
+
+        Args:
+            answered_by: The model.
+            image: (224, 224, 3) uint8, what the model was given.
+            answer: What the model made of it.
+        """
+        registry = self.registry
+        if registry.shadow is None or answered_by.loaded is not registry.default:
+            return
+        shadow = self._served[registry.shadow.digest]
+        if any(served.num_waiting for served in self._served.values()):
+            self._metrics.miss_shadow(shadow.manifest, "busy")
+            return
+        task = asyncio.create_task(self._score(shadow, image, answer), name="shadow")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _score(self, shadow: ServedModel, image: RgbImage, answer: Prediction) -> None:
+        with shadow.in_use():
+            try:
+                other = await shadow.predict(image)
+            except Exception as error:  # nobody waits for this answer
+                self._metrics.miss_shadow(shadow.manifest, "error")
+                if not isinstance(error, DermHybridError):  # those are no defects
+                    logger.exception("the shadow failed")
+                return
+        change = float(np.abs(other.probabilities - answer.probabilities).max())
+        self._metrics.observe_shadow(
+            shadow.manifest, answer.predicted.label, other.predicted.label, change
+        )
+
     def check(self) -> None:
-        """Say whether every model may answer.
+        """Say whether every model that is to answer may do so.
 
         Raises:
             ModelFaultError: One of them failed its last self-test.
         """
-        for served in self._served.values():
-            served.check()
+        for model in self.registry.all():
+            self._served[model.digest].check()
 
     async def self_test(self) -> None:
         """Let every model answer its golden example again, one after the other."""
@@ -219,7 +261,7 @@ class Fleet:
         async with asyncio.TaskGroup() as closing:
             for served in self._served.values():
                 closing.create_task(served.close(grace_seconds))
-        for task in self._retiring:
+        for task in self._background:
             task.cancel()
 
     async def _warm_up(self, model: LoadedModel) -> None:

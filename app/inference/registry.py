@@ -48,6 +48,11 @@ class LoadedModel:
     directory: Path
     golden: RgbImage
 
+    @property
+    def qualified_name(self) -> str:
+        """`name@version`."""
+        return f"{self.manifest.name}@{self.manifest.version}"
+
     def self_test(self) -> None:
         """Answer the golden example again; blocks the calling thread.
 
@@ -72,22 +77,31 @@ class ModelRegistry:
 
     Attributes:
         default: Answers where no model is named.
+        shadow: Scores what the default answers and answers nobody; None where there is none.
     """
 
-    def __init__(self, models: list[LoadedModel], default_name: str | None) -> None:
+    def __init__(
+        self, models: list[LoadedModel], default_name: str | None, shadow_name: str | None = None
+    ) -> None:
         """Index models.
 
         Args:
-            models: At least one.
+            models: At least one beside the shadow.
             default_name: Name of the default, or None for the one whose newest version has the
                 highest balanced accuracy in its manifest.
+            shadow_name: `name@version` of the shadow.
 
         Raises:
-            ArtifactError: No model, or none of the default's name.
+            ArtifactError: No model, or none of the default's or the shadow's name.
         """
-        if not models:
+        shadows = [model for model in models if model.qualified_name == shadow_name]
+        if shadow_name is not None and not shadows:
+            raise ArtifactError(f"The shadow {shadow_name} is not among the models.")
+        self.shadow = shadows[0] if shadows else None
+        served = [model for model in models if model is not self.shadow]
+        if not served:
             raise ArtifactError("There is no model to serve.")
-        self._models = sorted(models, key=lambda m: (m.manifest.name, -m.manifest.version))
+        self._models = sorted(served, key=lambda m: (m.manifest.name, -m.manifest.version))
         try:
             self.default = self.get(default_name) if default_name else self._best()
         except ModelNotFoundError as error:
@@ -105,18 +119,21 @@ class ModelRegistry:
             ModelNotFoundError: None is loaded.
         """
         for model in self._models:
-            manifest = model.manifest
-            if name in (manifest.name, f"{manifest.name}@{manifest.version}"):
+            if name in (model.manifest.name, model.qualified_name):
                 return model
         raise ModelNotFoundError(f"No such model; loaded are: {', '.join(self.names())}.")
 
     def names(self) -> list[str]:
-        """`name@version` of every loaded model."""
-        return [f"{m.manifest.name}@{m.manifest.version}" for m in self._models]
+        """`name@version` of every model that answers."""
+        return [model.qualified_name for model in self._models]
 
     def all(self) -> list[LoadedModel]:
-        """Every loaded model, by name, the newest version first."""
+        """Every model that answers, by name, the newest version first."""
         return list(self._models)
+
+    def with_shadow(self) -> list[LoadedModel]:
+        """Every loaded model."""
+        return self.all() if self.shadow is None else [*self._models, self.shadow]
 
 
 def load_registry(
@@ -124,6 +141,8 @@ def load_registry(
     default_name: str | None,
     make_engine: Callable[[Path], Engine],
     known: Mapping[str, LoadedModel] = MappingProxyType({}),
+    *,
+    shadow_name: str | None = None,
 ) -> ModelRegistry:
     """Load every artifact below a folder.
 
@@ -133,6 +152,7 @@ def load_registry(
         make_engine: Loads a SavedModel.
         known: Models by digest that are not loaded again; their files are verified all the
             same.
+        shadow_name: See `ModelRegistry`.
 
     Returns:
         The models, each verified; each that was loaded has passed its golden example.
@@ -155,7 +175,7 @@ def load_registry(
             f"{models_dir.resolve()}: holds no <name>/<version>/{MANIFEST_NAME}; set MODELS_DIR."
         )
     models = [load_model(folder, make_engine, known) for folder in folders]
-    return ModelRegistry(models, default_name)
+    return ModelRegistry(models, default_name, shadow_name)
 
 
 def load_model(

@@ -1,5 +1,6 @@
 """Health, metrics and the API's own description."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.domain.errors import ArtifactDigestError
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import PLAIN_MODEL
+from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
 
 
 def sample(client: TestClient, name: str, **labels: str) -> float:
@@ -113,3 +114,21 @@ def test_damaged_model_stops_the_start(own_models: Path) -> None:
     application = create_app(Settings(models_dir=own_models))
     with pytest.raises(ArtifactDigestError, match=r"saved_model\.pb"), TestClient(application):
         pass
+
+
+def test_a_shadow_is_measured_and_not_seen(tiny_models: Path, lesion_png: bytes) -> None:
+    settings = Settings(models_dir=tiny_models, shadow_model=f"{PLAIN_MODEL}@2")
+    with TestClient(create_app(settings)) as client:
+        answer = client.post(f"/predict?model={PLAIN_MODEL}", files={"image": lesion_png}).json()
+        refused = client.post(f"/predict?model={PLAIN_MODEL}@2", files={"image": lesion_png})
+        listed = {(m["name"], m["version"]) for m in client.get("/models").json()["models"]}
+        assert (answer["model"]["name"], answer["model"]["version"]) == (PLAIN_MODEL, 1)
+        assert refused.status_code == 404
+        assert listed == {(PLAIN_MODEL, 1), (ATTENTION_MODEL, 1)}
+        default = client.post("/predict", files={"image": lesion_png}).json()["predicted_class"]
+        scored = (
+            f'shadow_predictions_total{{model="{PLAIN_MODEL}",served_class="{default["label"]}"'
+        )
+        give_up = time.monotonic() + 30
+        while scored not in client.get("/metrics").text:  # it scores after the answer
+            assert time.monotonic() < give_up

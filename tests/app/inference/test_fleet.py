@@ -13,6 +13,7 @@ import pytest
 
 from app.domain.errors import (
     ArtifactDigestError,
+    ArtifactError,
     ModelFaultError,
     ModelNotFoundError,
     ServiceStoppingError,
@@ -24,7 +25,7 @@ from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.telemetry import Metrics
-from tests.conftest import PLAIN_MODEL
+from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
 from tests.tiny_artifact import write_tiny_artifact
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8)
@@ -48,12 +49,17 @@ class Engine(TensorFlowEngine):
         return {name: values * np.float32(self.factor) for name, values in outputs.items()}
 
 
-def with_fleet(models: Path, scenario: Callable[[Fleet], Coroutine[Any, Any, None]]) -> Metrics:
+def with_fleet(
+    models: Path,
+    scenario: Callable[[Fleet], Coroutine[Any, Any, None]],
+    shadow_name: str | None = None,
+) -> Metrics:
     metrics = Metrics()
 
     async def run() -> None:
         Engine.made.clear()
-        fleet = Fleet(partial(load_registry, models, PLAIN_MODEL, Engine), LIMITS, metrics)
+        load = partial(load_registry, models, PLAIN_MODEL, Engine, shadow_name=shadow_name)
+        fleet = Fleet(load, LIMITS, metrics)
         await fleet.reload()
         await scenario(fleet)
         await fleet.close(5.0)
@@ -96,7 +102,7 @@ def test_reload_serves_what_was_added_and_keeps_what_is_the_same(own_models: Pat
         assert set(Engine.made[-1].batch_sizes) == {1, 2, 3}
 
     metrics = with_fleet(own_models, scenario).render().decode()
-    labels = f'model="{PLAIN_MODEL}",runtime="tensorflow",version="3"'
+    labels = f'model="{PLAIN_MODEL}",role="serving",runtime="tensorflow",version="3"'
     assert re.search(rf'dermhybrid_model_info{{digest="[0-9a-f]+",{labels}}} 1\.0', metrics)
     assert f'self_test_passed{{model="{PLAIN_MODEL}",version="3"}} 1.0' in metrics
 
@@ -190,3 +196,96 @@ def test_values_that_are_not_finite_are_no_answer(tiny_models: Path) -> None:
             await model.predict(IMAGES[0])
 
     with_fleet(tiny_models, scenario)
+
+
+SHADOW = f"{PLAIN_MODEL}@2"
+
+
+async def answer_with_shadow(fleet: Fleet, image: RgbImage, name: str | None = None) -> None:
+    model = fleet.get(name)
+    fleet.shadow(model, image, await model.predict(image))
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "shadow"))
+
+
+def shadow_samples(metrics: Metrics) -> dict[str, float]:
+    """Every sample of the shadow's metrics that is not zero, by name and labels but the model's."""
+    text = metrics.render().decode()
+    found = re.findall(r"^(dermhybrid_shadow_\w+_total)\{(.*)\} (.*)$", text, re.MULTILINE)
+    samples = {}
+    for name, labels, value in found:
+        assert f'model="{PLAIN_MODEL}"' in labels
+        assert 'version="2"' in labels
+        own = re.findall(r'(?:reason|served_class|shadow_class)="(\w+)"', labels)
+        samples[" ".join([name.removeprefix("dermhybrid_shadow_"), *own])] = float(value)
+    return samples
+
+
+def test_the_shadow_scores_what_the_default_answers_and_answers_nobody(tiny_models: Path) -> None:
+    expected: dict[str, float] = {}
+
+    async def scenario(fleet: Fleet) -> None:
+        assert fleet.get(None).manifest.version == fleet.get(PLAIN_MODEL).manifest.version == 1
+        with pytest.raises(ModelNotFoundError):
+            fleet.get(SHADOW)
+        assert SHADOW not in fleet.registry.names()
+        shadow = fleet.registry.shadow
+        assert shadow is not None
+        for image in IMAGES:
+            await answer_with_shadow(fleet, image)
+            classes = [m.predict(image).predicted.label for m in (fleet.get(None).loaded, shadow)]
+            key = " ".join(["predictions_total", *classes])
+            expected[key] = expected.get(key, 0.0) + 1.0
+        await answer_with_shadow(fleet, IMAGES[0], ATTENTION_MODEL)
+
+    metrics = with_fleet(tiny_models, scenario, SHADOW)
+    assert shadow_samples(metrics) == expected
+    text = metrics.render().decode()
+    assert f'shadow_probability_change_count{{model="{PLAIN_MODEL}",version="2"}} 5.0' in text
+    assert re.search(r'model_info\{.*role="shadow".*version="2"\} 1', text)
+
+
+def test_the_shadow_gives_way_to_images_that_somebody_waits_for(tiny_models: Path) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        model = fleet.get(None)
+        answer = await model.predict(IMAGES[0])
+        waiting = [asyncio.create_task(model.predict(image)) for image in IMAGES]
+        await asyncio.sleep(0)
+        assert model.num_waiting
+        fleet.shadow(model, IMAGES[0], answer)
+        await asyncio.gather(*waiting)
+
+    assert shadow_samples(with_fleet(tiny_models, scenario, SHADOW)) == {"missed_total busy": 1.0}
+
+
+def test_a_shadow_that_fails_harms_nobody(tiny_models: Path) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        shadow = fleet.registry.shadow
+        assert shadow is not None
+        shadow.engine.factor = 0.5  # type: ignore[attr-defined]
+        await fleet.self_test()
+        fleet.check()
+        await answer_with_shadow(fleet, IMAGES[0])
+
+    metrics = with_fleet(tiny_models, scenario, SHADOW)
+    assert shadow_samples(metrics) == {"missed_total error": 1.0}
+    passed = f'self_test_passed{{model="{PLAIN_MODEL}",version="2"}} 0.0'
+    assert passed in metrics.render().decode()
+
+
+def test_without_a_shadow_nothing_is_scored_twice(tiny_models: Path) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        await answer_with_shadow(fleet, IMAGES[0])
+
+    assert shadow_samples(with_fleet(tiny_models, scenario)) == {}
+
+
+@pytest.mark.parametrize("name", [f"{PLAIN_MODEL}@7", "another@1"])
+def test_a_shadow_that_is_not_there_is_refused(tiny_models: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match=f"shadow {name} is not among the models"):
+        load_registry(tiny_models, PLAIN_MODEL, Engine, shadow_name=name)
+
+
+def test_a_shadow_alone_serves_nobody(tmp_path: Path) -> None:
+    write_tiny_artifact(tmp_path, "tiny")
+    with pytest.raises(ArtifactError, match="no model to serve"):
+        load_registry(tmp_path, None, Engine, shadow_name="tiny@1")
