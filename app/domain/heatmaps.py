@@ -20,7 +20,12 @@ MAX_OPACITY: Final = 0.6
 """Opacity where the map is at its scale's top; the lesion stays visible below."""
 
 # zlib's fastest: photographs hardly compress further, and level 6 takes several times longer.
-_PNG_COMPRESSION: Final = 1
+_PNG_SETTINGS: Final = (
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+)
+"""Of ten settings the fastest but one, and the smallest files, on photographs with overlays."""
 
 
 class HeatmapMethod(StrEnum):
@@ -97,7 +102,7 @@ def draw_overlay(pixels: RgbImage, heatmap: Heatmap) -> RgbImage:
 def encode_png(pixels: RgbImage) -> bytes:
     """Encode (height, width, 3) uint8 RGB as PNG, without any metadata."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    encoded, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION])
+    encoded, data = cv2.imencode(".png", bgr, _PNG_SETTINGS)
     if not encoded:
         raise ValueError(f"OpenCV could not encode {pixels.shape} {pixels.dtype} as PNG.")
     return data.tobytes()

@@ -1,0 +1,123 @@
+"""Load on a server from one event loop, and what came of it."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+from tests.bench.servers import Call
+
+LOST: Final = 0
+"""In place of a status: the connection broke before an answer came."""
+
+_CLIENT_SECONDS: Final = 120.0
+
+
+@dataclass(slots=True)
+class Load:
+    """Answers to some requests.
+
+    Attributes:
+        seconds: Of the whole load.
+        latencies: Seconds of each request, by status; `LOST` for none.
+    """
+
+    seconds: float = 0.0
+    latencies: dict[int, list[float]] = field(default_factory=dict)
+
+    def add(self, status: int, latency: float) -> None:
+        """Count an answer."""
+        self.latencies.setdefault(status, []).append(latency)
+
+    def throughput(self, status: int = 200) -> float:
+        """Answers of a status a second."""
+        return len(self.latencies.get(status, [])) / self.seconds
+
+    def quantile(self, share: float, status: int = 200) -> float:
+        """Latency that a share of the answers of a status stays within, in milliseconds."""
+        ordered = sorted(self.latencies[status])
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
+
+    def summary(self) -> dict[str, Any]:
+        """Throughput, latencies and statuses as JSON values."""
+        return {
+            "requests_per_second": round(self.throughput(), 2),
+            "p50_ms": round(statistics.median(self.latencies[200]) * 1e3, 2),
+            "p95_ms": round(self.quantile(0.95), 2),
+            "p99_ms": round(self.quantile(0.99), 2),
+            "statuses": {str(status): len(all_) for status, all_ in self.latencies.items()},
+        }
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client with as many connections as it needs."""
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=_CLIENT_SECONDS)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        yield session
+
+
+async def closed_loop(port: int, call: Call, concurrency: int, seconds: float) -> Load:
+    """Callers who each send the next request when the last one is answered.
+
+    Args:
+        port: Of the server.
+        call: What they ask.
+        concurrency: How many callers.
+        seconds: How long they begin new requests.
+    """
+    load = Load()
+    async with connect() as session:
+        started = time.perf_counter()
+
+        async def caller() -> None:
+            while time.perf_counter() - started < seconds:
+                load.add(*await ask(session, port, call))
+
+        await asyncio.gather(*(caller() for _ in range(concurrency)))
+        load.seconds = time.perf_counter() - started
+    return load
+
+
+async def open_loop(port: int, call: Call, rate: float, seconds: float) -> Load:
+    """Requests at a steady rate, whether or not earlier ones are answered.
+
+    Args:
+        port: Of the server.
+        call: What is asked.
+        rate: Requests a second.
+        seconds: How long new ones are sent.
+    """
+    load = Load()
+
+    async def send(session: aiohttp.ClientSession) -> None:
+        load.add(*await ask(session, port, call))
+
+    async with connect() as session, asyncio.TaskGroup() as requests:
+        started = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
+            requests.create_task(send(session))
+    load.seconds = time.perf_counter() - started
+    return load
+
+
+async def ask(session: aiohttp.ClientSession, port: int, call: Call) -> tuple[int, float]:
+    """Send a request: its status, and seconds to the answer's last byte."""
+    started = time.perf_counter()
+    url = f"http://127.0.0.1:{port}{call.path}"
+    method = "POST" if call.body else "GET"
+    headers = {"Content-Type": call.content_type} if call.body else {}
+    try:
+        async with session.request(method, url, data=call.body or None, headers=headers) as answer:
+            await answer.read()
+            status = answer.status
+    except (aiohttp.ClientError, ConnectionError, TimeoutError):
+        status = LOST
+    return status, time.perf_counter() - started

@@ -1,0 +1,354 @@
+"""The sections of the benchmark; each gives JSON values and says what they are."""
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from app.domain.manifest import Runtime, read_manifest, write_manifest
+from app.inference.runtimes import engine_maker
+from tests.bench import bare
+from tests.bench.client import LOST, Load, ask, closed_loop, connect, open_loop
+from tests.bench.servers import (
+    PEERS,
+    Call,
+    Server,
+    ServerError,
+    raw_call,
+    serve_peer,
+    serve_project,
+)
+
+CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32)
+PEER_CONCURRENCIES: Final = (1, 16, 32)
+OVERLOAD: Final = 3.0
+HEALTH_INTERVAL_SECONDS: Final = 0.1
+NUM_RELOADS: Final = 10
+NUM_STOPPED: Final = 200
+_READY: Final = Call("/health/ready", b"", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every section needs.
+
+    Attributes:
+        models: Folder of all artifacts.
+        artifacts: `<name>/<version>/` of the newest version of each model.
+        jpeg: The image that is sent.
+        seconds: Of a load.
+        rounds: Of a comparison by turns.
+        logs: Folder for the servers' logs.
+        ports: Numbers of free ports.
+    """
+
+    models: Path
+    artifacts: list[Path]
+    jpeg: bytes
+    seconds: float
+    rounds: int
+    logs: Path
+    ports: Iterator[int]
+
+    def log(self, name: str) -> Path:
+        """A server's log."""
+        return self.logs / f"{name.replace(' ', '_').replace(',', '')}.log"
+
+    def project(self, runtime: str, **settings: Any) -> Any:
+        """The service, by context manager."""
+        settings = {"models_dir": self.models, "runtime": runtime, **settings}
+        return serve_project(next(self.ports), self.log(f"service {runtime}"), **settings)
+
+    def runtimes(self) -> list[Runtime]:
+        """Runtimes that have something of their own to run."""
+        quantized = any(read_manifest(folder)[0].quantized for folder in self.artifacts)
+        return (
+            ["tensorflow", "openvino", "openvino-int8"] if quantized else ["tensorflow", "openvino"]
+        )
+
+
+def stages(bench: Bench) -> dict[str, Any]:
+    """Medians of each stage of an answer without a server, by model and runtime, taking turns."""
+    engines = {
+        f"{folder.parent.name}, {runtime}": engine_maker(runtime)(folder)
+        for folder in bench.artifacts
+        for runtime in bench.runtimes()
+    }
+    watches = {name: bare.Stopwatch() for name in engines}
+    for number in range(bench.rounds + 5):
+        for name, engine in engines.items():
+            watch = watches[name] if number >= 5 else bare.Stopwatch()
+            bare.answer(engine, bench.jpeg, watch)
+    return {name: bare.medians(watch.seconds) for name, watch in watches.items()}
+
+
+def heatmaps(bench: Bench) -> dict[str, Any]:
+    """What heatmaps add to the model's own time."""
+    threads = len(os.sched_getaffinity(0))
+    return {
+        folder.parent.name: bare.heatmap_share(folder, bench.rounds, threads)
+        for folder in bench.artifacts
+    }
+
+
+def latency(bench: Bench) -> dict[str, Any]:
+    """Load at several concurrencies, with and without heatmap, by model and runtime."""
+    found: dict[str, Any] = {}
+    for runtime in bench.runtimes():
+        with bench.project(runtime) as server:
+            for folder, with_heatmap in itertools.product(bench.artifacts, (True, False)):
+                name = f"{folder.parent.name}, {runtime}{'' if with_heatmap else ', no heatmap'}"
+                call = _call(bench, folder, heatmap=with_heatmap)
+                found[name] = {
+                    str(n): asyncio.run(closed_loop(server.port, call, n, bench.seconds)).summary()
+                    for n in CONCURRENCIES
+                }
+    return found
+
+
+def overhead(bench: Bench) -> dict[str, Any]:
+    """A request of the service beside the bare work on the same image, taking turns."""
+    found = {}
+    with bench.project("openvino") as server:
+        for folder in bench.artifacts:
+            engine, call = engine_maker("openvino")(folder), _call(bench, folder)
+            watch, load = bare.Stopwatch(), Load()
+            asyncio.run(
+                _take_turns(
+                    server,
+                    call,
+                    load,
+                    lambda e=engine, w=watch: bare.answer(e, bench.jpeg, w),
+                    bench.rounds,
+                )
+            )
+            alone = [sum(times) for times in zip(*watch.seconds.values(), strict=True)][5:]
+            served = load.latencies[200][5:]
+            bare_ms, served_ms = (statistics.median(s) * 1e3 for s in (alone, served))
+            found[folder.parent.name] = {
+                "bare_p50_ms": round(bare_ms, 2),
+                "service_p50_ms": round(served_ms, 2),
+                "overhead_ms": round(served_ms - bare_ms, 2),
+                "overhead_share": round(served_ms / bare_ms - 1.0, 4),
+            }
+    return found
+
+
+async def _take_turns(server: Server, call: Call, load: Load, work: Any, rounds: int) -> None:
+    async with connect() as session:
+        for _ in range(rounds + 5):
+            work()
+            load.add(*await ask(session, server.port, call))
+
+
+def peers(bench: Bench) -> dict[str, Any]:
+    """The default model in float32 OpenVINO under the service and its peers, in two rounds."""
+    artifact = _default_artifact(bench)
+    found: dict[str, Any] = {}
+    with ExitStack() as running:
+        targets = {
+            "DermHybrid": (running.enter_context(bench.project("openvino")), _call(bench, artifact))
+        }
+        for name, peer in PEERS.items():
+            try:
+                server = running.enter_context(
+                    serve_peer(peer, next(bench.ports), bench.log(name), artifact, bench.jpeg)
+                )
+            except (ServerError, subprocess.CalledProcessError) as error:
+                found[name] = {"failed": str(error)[:300]}
+                continue
+            targets[name] = (server, peer.call(bench.jpeg))
+        loads: dict[tuple[str, int], list[Load]] = {}
+        for _, n in itertools.product(range(2), PEER_CONCURRENCIES):
+            for name, (server, call) in targets.items():
+                load = asyncio.run(closed_loop(server.port, call, n, bench.seconds))
+                loads.setdefault((name, n), []).append(load)
+        for (name, n), parts in loads.items():
+            found.setdefault(name, {})[str(n)] = _together(parts).summary()
+        for name, (server, _) in targets.items():
+            found[name]["resident_mb"] = round(server.resident_mb())
+    return found
+
+
+def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
+    """Three times the requests that the service can answer, and what becomes of them."""
+    artifact = _default_artifact(bench)
+    call = _call(bench, artifact)
+    with bench.project("openvino") as server:
+        capacity = asyncio.run(closed_loop(server.port, call, 16, 2 * bench.seconds)).throughput()
+        before = server.resident_mb()
+        load, health = asyncio.run(_overload(server, call, OVERLOAD * capacity, seconds))
+        after = server.resident_mb()
+    return {
+        "capacity_per_second": round(capacity, 2),
+        "offered_per_second": round(OVERLOAD * capacity, 2),
+        "seconds": seconds,
+        "goodput_share": round(load.throughput() / capacity, 4),
+        "statuses": {str(status): len(times) for status, times in load.latencies.items()},
+        "rejected_p50_ms": round(load.quantile(0.5, 503), 2),
+        "rejected_p99_ms": round(load.quantile(0.99, 503), 2),
+        "health_p50_ms": round(health.quantile(0.5), 2),
+        "health_p99_ms": round(health.quantile(0.99), 2),
+        "resident_mb_before": round(before),
+        "resident_mb_after": round(after),
+    }
+
+
+async def _overload(server: Server, call: Call, rate: float, seconds: float) -> tuple[Load, Load]:
+    health = Load()
+
+    async def probe() -> None:
+        async with connect() as session:
+            while True:
+                health.add(*await ask(session, server.port, _READY))
+                await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
+
+    probing = asyncio.create_task(probe())
+    try:
+        return await open_loop(server.port, call, rate, seconds), health
+    finally:
+        probing.cancel()
+
+
+def stop(bench: Bench) -> dict[str, Any]:
+    """SIGTERM while 200 requests are in flight."""
+    call = _call(bench, _default_artifact(bench))
+    with bench.project("openvino", max_predictions_in_progress=NUM_STOPPED) as server:
+        load = asyncio.run(_stop(server, call))
+        status = server.process.wait(60)
+    statuses = {str(status): len(times) for status, times in load.latencies.items() if status}
+    lost = len(load.latencies.get(LOST, []))
+    return {"in_flight": NUM_STOPPED, "statuses": statuses, "lost": lost, "exit_status": status}
+
+
+async def _stop(server: Server, call: Call) -> Load:
+    load = Load()
+    async with connect() as session:
+
+        async def send() -> None:
+            load.add(*await ask(session, server.port, call))
+
+        async with asyncio.TaskGroup() as requests:
+            for _ in range(NUM_STOPPED):
+                requests.create_task(send())
+            await asyncio.sleep(1.0)
+            server.process.send_signal(signal.SIGTERM)
+    return load
+
+
+def reloads(bench: Bench) -> dict[str, Any]:
+    """Ten reloads, each of a new version of the default model, while requests are answered."""
+    original = _default_artifact(bench)
+    with TemporaryDirectory(prefix="bench-models-") as scratch:
+        folder = Path(scratch) / original.parent.name / original.name
+        shutil.copytree(original, folder)
+        with bench.project("openvino", models_dir=scratch) as server:
+            call = raw_call(bench.jpeg)
+            memory, loads = [], [asyncio.run(closed_loop(server.port, call, 4, bench.seconds))]
+            for _ in range(NUM_RELOADS):
+                memory.append(server.resident_mb())
+                folder = _next_version(folder)
+                server.process.send_signal(signal.SIGHUP)
+                loads.append(asyncio.run(closed_loop(server.port, call, 4, bench.seconds)))
+            memory.append(server.resident_mb())
+            served = json.loads(
+                subprocess.check_output(["curl", "-s", f"http://127.0.0.1:{server.port}/models"])
+            )
+    load = _together(loads)
+    return {
+        "reloads": served["models"][0]["version"] - int(original.name),
+        "resident_mb": [round(megabytes) for megabytes in memory],
+        "growth_share": round(memory[-1] / memory[0] - 1.0, 4),
+        "statuses": {str(status): len(times) for status, times in load.latencies.items()},
+    }
+
+
+def _next_version(folder: Path) -> Path:
+    """Give an artifact the next version number; nothing else of it changes."""
+    manifest, _ = read_manifest(folder)
+    following = manifest.model_copy(update={"version": manifest.version + 1})
+    renamed = folder.with_name(str(following.version))
+    folder.rename(renamed)
+    write_manifest(renamed, following)
+    return renamed
+
+
+def start(bench: Bench) -> dict[str, Any]:
+    """Seconds to readiness with all models, and memory, by runtime; medians of three starts."""
+    found: dict[str, Any] = {}
+    for runtime in bench.runtimes():
+        seconds, memory = [], []
+        for _ in range(3):
+            with bench.project(runtime) as server:
+                seconds.append(server.start_seconds)
+                memory.append(server.resident_mb())
+        found[runtime] = {
+            "start_seconds": round(statistics.median(seconds), 2),
+            "resident_mb": round(statistics.median(memory)),
+        }
+    return found
+
+
+def folder(bench: Bench) -> dict[str, Any]:
+    """Images a second of `dermhybrid predict FOLDER`, by the difference of two folders' times."""
+    sizes, seconds = (8, 136), []
+    command = [str(Path(sys.executable).with_name("dermhybrid")), "predict"]
+    environment = {**os.environ, "RUNTIME": "openvino", "MODELS_DIR": str(bench.models)}
+    with TemporaryDirectory(prefix="bench-images-") as scratch:
+        for size in sizes:
+            images = Path(scratch) / str(size)
+            images.mkdir()
+            for number in range(size):
+                (images / f"{number:03d}.jpg").write_bytes(bench.jpeg)
+            started = time.perf_counter()
+            subprocess.run(
+                [*command, str(images)], env=environment, check=True, stdout=subprocess.DEVNULL
+            )
+            seconds.append(time.perf_counter() - started)
+    rate = (sizes[1] - sizes[0]) / (seconds[1] - seconds[0])
+    return {"images_per_second": round(rate, 2), "start_seconds": round(seconds[0], 2)}
+
+
+def _call(bench: Bench, folder: Path, *, heatmap: bool = True) -> Call:
+    name = f"{folder.parent.name}@{folder.name}"
+    return raw_call(bench.jpeg, f"/predict?model={name}&heatmap={str(heatmap).lower()}")
+
+
+def _default_artifact(bench: Bench) -> Path:
+    """Of the model that answers where none is named."""
+    return max(bench.artifacts, key=lambda f: read_manifest(f)[0].metrics.balanced_accuracy.value)
+
+
+def _together(loads: list[Load]) -> Load:
+    """Several loads as one."""
+    whole = Load(sum(load.seconds for load in loads))
+    for load in loads:
+        for status, times in load.latencies.items():
+            whole.latencies.setdefault(status, []).extend(times)
+    return whole
+
+
+SECTIONS: Final = {
+    "stages": stages,
+    "heatmaps": heatmaps,
+    "overhead": overhead,
+    "latency": latency,
+    "peers": peers,
+    "overload": overload,
+    "stop": stop,
+    "reloads": reloads,
+    "start": start,
+    "folder": folder,
+}
