@@ -6,15 +6,16 @@ RUN := $(UV) run --frozen --no-sync
 
 HOST ?= 127.0.0.1
 PORT ?= 8000
+RUNTIME ?= openvino
 
-.PHONY: serve test check format sync-serve sync-dev
+.PHONY: serve test check bench format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 serve: sync-serve ## Install what is locked and serve the committed models on HOST:PORT
-	$(RUN) dermhybrid serve --host $(HOST) --port $(PORT)
+	RUNTIME=$(RUNTIME) $(RUN) dermhybrid serve --host $(HOST) --port $(PORT)
 
 test: sync-dev ## Install what is locked and run every test
 	$(RUN) pytest --cov --cov-report=term $(PYTEST_ARGS)
@@ -27,12 +28,15 @@ check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) hadolint Dockerfile
 	$(RUN) compose-lint docker-compose.yml
 
+bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
+	$(RUN) python -m tests.bench
+
 format: sync-dev ## Format the code and mend what ruff can
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
 sync-serve: $(UV)
-	$(UV) sync --frozen --inexact --no-dev
+	$(UV) sync --frozen --inexact --no-dev --extra openvino
 
 sync-dev: $(UV)
 	$(UV) sync --frozen --inexact --extra training --extra openvino

@@ -25,7 +25,8 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     """The service with the committed models."""
-    with TestClient(create_app(Settings(models_dir=REPOSITORY / MODELS))) as test_client:
+    settings = Settings(models_dir=REPOSITORY / MODELS, runtime="openvino")  # as `make serve`
+    with TestClient(create_app(settings)) as test_client:
         yield test_client
 
 

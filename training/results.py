@@ -3,7 +3,7 @@
 ```
 models/<name>/<version>/manifest.json   test figures, calibration, learning curve
 models/ensemble.json                    the same of the ensemble
-docs/results/serving.json               python -m training.bench
+docs/results/bench.json                 make bench
 docs/results/robustness.json            python -m training robustness
 docs/results/ablations.json             python -m training ablate
 docs/results/paper-protocol/<name>.json `metrics.json` of a run with protocol `paper`
@@ -83,7 +83,7 @@ def render(models: Path, sources: Path) -> str:
         _introduction(),
         _table_1(manifests, ensemble, sources),
         _table_2(manifests, ensemble),
-        _table_3(manifests, sources),
+        _table_3(manifests, models, sources),
         _ablations(sources),
         _calibration(manifests, ensemble),
         _robustness(sources),
@@ -159,28 +159,33 @@ def _table_2(manifests: list[Manifest], ensemble: EnsembleManifest | None) -> li
     return ["## F1 by class (the paper's table II)", "", *_table(["class", *columns], rows)]
 
 
-def _table_3(manifests: list[Manifest], sources: Path) -> list[str]:
-    path = sources / "serving.json"
-    measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"models": {}}
+def _table_3(manifests: list[Manifest], models: Path, sources: Path) -> list[str]:
+    path = sources / "bench.json"
+    bench = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    measured = bench.get("stages", {"hardware": "", "results": {}})
     rows = [[f"paper: {PAPER_TITLES[name]}", *figures] for name, figures in PAPER_COSTS.items()]
     for manifest in manifests:
-        figures = measured["models"].get(f"{manifest.name}@{manifest.version}")
-        cells = (
-            [f"{figures['median_ms']:.0f}", f"{figures['artifact_mb']:.0f}"]
-            if figures
-            else ["not measured"] * 2
-        )
+        name = f"{manifest.name}@{manifest.version}"
+        times = [
+            f"{measured['results'][f'{name}, {runtime}']['model']:.0f}"
+            for runtime in ("tensorflow", "openvino")
+            if f"{name}, {runtime}" in measured["results"]
+        ]
+        folder = models / manifest.name / str(manifest.version)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+        cells = [" / ".join(times) or "not measured", f"{size:.0f}"]
         parameters, hours = manifest.num_parameters / 1e6, manifest.training.seconds / 3600
         rows.append([f"ours: {manifest.title}", f"{parameters:.1f}", f"{hours:.1f}", *cells])
     header = ["model", "parameters (M)", "training (h)", "one image (ms)", "memory or file (MB)"]
-    hardware = f" on {measured['hardware']}" if measured["models"] else ""
+    hardware = f" on {measured['hardware']}" if measured["results"] else ""
     return [
         "## Cost (the paper's table III)",
         "",
         *_table(header, rows),
         "",
-        f"Ours: the artifact's size on disk, and medians{hardware} by `python -m training.bench`; "
-        "training on the hardware that each model card names. The paper names none for its times.",
+        f"Ours: the artifact's size on disk, and medians{hardware} by `make bench`, TensorFlow / "
+        "OpenVINO; training on the hardware that each model card names. The paper names none for "
+        "its times.",
     ]
 
 

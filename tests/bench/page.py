@@ -94,11 +94,12 @@ def _speedups(found: dict[str, Any]) -> list[str]:
         ratio = rows["tensorflow"]["model"] / rows[fastest]["model"]
         total = sum(rows[fastest].values())
         line = f"- {model}: `{fastest}` runs the model {ratio:.1f} times as fast as TensorFlow."
-        if model in PAPER_MS:
+        paper_ms = PAPER_MS.get(model.split("@")[0])
+        if paper_ms is not None:
             slowest = max(rows[fastest], key=lambda name: rows[fastest][name])
             line += (
                 f" A whole answer takes {total:.0f} ms, the paper's inference "
-                f"{PAPER_MS[model]:.0f} ms (its GPU); stage {slowest!r} has "
+                f"{paper_ms:.0f} ms (its GPU); stage {slowest!r} has "
                 f"{rows[fastest][slowest] / total:.0%} of the time."
             )
         lines.append(line)

@@ -82,7 +82,7 @@ class Bench:
 def stages(bench: Bench) -> dict[str, Any]:
     """Medians of each stage of an answer without a server, by model and runtime, taking turns."""
     engines = {
-        f"{folder.parent.name}, {runtime}": engine_maker(runtime)(folder)
+        f"{folder.parent.name}@{folder.name}, {runtime}": engine_maker(runtime)(folder)
         for folder in bench.artifacts
         for runtime in bench.runtimes()
     }
@@ -109,7 +109,8 @@ def latency(bench: Bench) -> dict[str, Any]:
     for runtime in bench.runtimes():
         with bench.project(runtime) as server:
             for folder, with_heatmap in itertools.product(bench.artifacts, (True, False)):
-                name = f"{folder.parent.name}, {runtime}{'' if with_heatmap else ', no heatmap'}"
+                name = f"{folder.parent.name}@{folder.name}, {runtime}"
+                name += "" if with_heatmap else ", no heatmap"
                 call = _call(bench, folder, heatmap=with_heatmap)
                 found[name] = {
                     str(n): asyncio.run(closed_loop(server.port, call, n, bench.seconds)).summary()
