@@ -14,7 +14,7 @@ from app.api import admin, batch, models, operations, predict
 from app.api.admission import Admission
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
-from app.api.middleware import LimitBody, LimitTime, Observe
+from app.api.middleware import Admit, LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.inference.batcher import BatchLimits
@@ -44,6 +44,10 @@ def create_app(settings: Settings) -> FastAPI:
         max_waiting=settings.max_predictions_in_progress
         + settings.max_batches_in_progress * settings.max_batch_size,
     )
+    doors = {
+        "/predict": Admission(settings.max_predictions_in_progress),
+        "/predict/batch": Admission(settings.max_batches_in_progress),
+    }
     make_engine = engine_maker(settings.runtime, settings.model_threads)
     load = partial(
         load_registry,
@@ -61,10 +65,9 @@ def create_app(settings: Settings) -> FastAPI:
             fleet=fleet,
             metrics=metrics,
             image_limits=settings.image_limits(),
-            admission=Admission(settings.max_predictions_in_progress),
+            doors=tuple(doors.values()),
             max_overlay_side=settings.max_overlay_side,
             image_threads=anyio.CapacityLimiter(settings.image_workers),
-            batch_admission=Admission(settings.max_batches_in_progress),
             max_batch_images=settings.max_batch_images,
             batch_concurrency=settings.max_batch_size,
         )
@@ -103,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
         default_seconds=settings.request_timeout_seconds,
         max_seconds=settings.max_request_timeout_seconds,
     )
+    app.add_middleware(Admit, doors=doors)
     app.add_middleware(Observe, metrics=metrics)
     return app
 

@@ -16,7 +16,6 @@ from app.api.deps import (
     ModelDep,
     Services,
     ServicesDep,
-    admit_batch,
     media_type,
 )
 from app.api.errors import domain_problem, unexpected_problem
@@ -150,7 +149,6 @@ async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[
     status_code=200,
     responses=_RESPONSES,
     openapi_extra={"requestBody": _REQUEST_BODY},
-    dependencies=[Depends(admit_batch)],
 )
 async def predict_batch(
     request: Request,

@@ -27,33 +27,31 @@ class Services:
         fleet: The served models.
         metrics: Where measurements go.
         image_limits: Bounds on uploads.
-        admission: The door before predictions.
+        doors: Before predictions, and before batches of images.
         max_overlay_side: Longest side of an overlay in pixels.
         image_threads: How many threads decode and draw at once.
-        batch_admission: The door before batches of images.
-        max_batch_images: Images in such a batch.
+        max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
     """
 
     fleet: Fleet
     metrics: Metrics
     image_limits: ImageLimits
-    admission: Admission
+    doors: tuple[Admission, ...]
     max_overlay_side: int
     image_threads: anyio.CapacityLimiter
-    batch_admission: Admission
     max_batch_images: int
     batch_concurrency: int
 
     @property
     def num_in_progress(self) -> int:
         """Requests for predictions that have no whole answer yet."""
-        return self.admission.num_inside + self.batch_admission.num_inside
+        return sum(door.num_inside for door in self.doors)
 
     def begin_to_stop(self) -> None:
         """Begin no prediction any more, and say so to whoever asks for readiness."""
-        self.admission.close()
-        self.batch_admission.close()
+        for door in self.doors:
+            door.close()
         self.metrics.ready.set(0)
 
 
@@ -64,28 +62,6 @@ async def get_services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]
-
-
-async def admit(services: ServicesDep) -> AsyncIterator[None]:
-    """Hold one of the bounded places for a prediction; taken before the upload is read.
-
-    Raises:
-        ServiceBusyError: All are taken.
-        ServiceStoppingError: No prediction is begun any more.
-    """
-    with services.admission.enter():
-        yield
-
-
-async def admit_batch(services: ServicesDep) -> AsyncIterator[None]:
-    """Hold one of the places for a batch of images; taken before the upload is read.
-
-    Raises:
-        ServiceBusyError: All are taken.
-        ServiceStoppingError: No prediction is begun any more.
-    """
-    with services.batch_admission.enter():
-        yield
 
 
 async def get_model(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from time import perf_counter
 from typing import Final
 
@@ -12,14 +13,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.admission import Admission
 from app.api.errors import CLIENT_CLOSED_REQUEST, domain_problem, problem, unexpected_problem
-from app.domain.errors import DeadlineExceededError, ImageTooManyBytesError
+from app.domain.errors import (
+    DeadlineExceededError,
+    ImageTooManyBytesError,
+    ServiceBusyError,
+    ServiceStoppingError,
+)
 from app.telemetry import Metrics, new_request_id, request_id
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
 MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
 """Boundaries, part headers and other form fields around the image."""
+
+_ROUTE_KEY: Final = "dermhybrid.route"
+"""The path of a request that was refused before it was routed."""
 
 _SECONDS_KEY: Final = "dermhybrid.seconds"
 _KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -76,6 +86,38 @@ class Observe:
                 },
             )
             request_id.reset(token)
+
+
+class Admit:
+    """Hold a place for a prediction from its first byte to its last, or refuse it at once.
+
+    Under overload most requests end here: before their upload is read, and before the
+    framework has spent time on them.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Mapping[str, Admission]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Answers who was let in.
+            doors: By the path of what is behind them.
+        """
+        self._app, self._doors = app, doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        door = self._doors.get(scope["path"]) if scope["type"] == "http" else None
+        if door is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        with ExitStack() as place:
+            try:
+                place.enter_context(door.enter())
+            except (ServiceBusyError, ServiceStoppingError) as error:
+                scope[_ROUTE_KEY] = scope["path"]
+                await domain_problem(error)(scope, receive, send)
+                return
+            await self._app(scope, receive, send)
 
 
 class LimitBody:
@@ -209,4 +251,4 @@ def _header(scope: Scope, name: str) -> str | None:
 
 def _route_template(scope: Scope) -> str:
     """The path of the route that answered, with its placeholders; never the raw path."""
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+    return str(getattr(scope.get("route"), "path", scope.get(_ROUTE_KEY, "unmatched")))

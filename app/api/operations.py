@@ -27,7 +27,8 @@ async def ready(services: ServicesDep) -> HealthResponse:
 
     The port opens only after every model was verified, loaded and warmed up.
     """
-    services.admission.check()
+    for door in services.doors:
+        door.check()
     services.fleet.check()
     return HealthResponse(status="ready")
 

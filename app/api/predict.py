@@ -4,9 +4,10 @@ import base64
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
+from pydantic_core import to_json
 
-from app.api.deps import IMAGE_FIELD, ModelDep, Services, ServicesDep, UploadDep, admit
+from app.api.deps import IMAGE_FIELD, ModelDep, Services, ServicesDep, UploadDep
 from app.api.presenters import class_schema, model_reference
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
@@ -58,7 +59,6 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     response_model=PredictionResponse,
     responses=_PROBLEMS,
     openapi_extra={"requestBody": _REQUEST_BODY},
-    dependencies=[Depends(admit)],
 )
 async def predict(
     services: ServicesDep,
@@ -115,7 +115,7 @@ async def answer_image(
 
 def _render(model: LoadedModel, image: Upload, prediction: Prediction, with_heatmap: bool) -> bytes:
     shown = _show_heatmap(image.picture, prediction.heatmap) if with_heatmap else None
-    return _present(model, image, prediction, shown).model_dump_json().encode()
+    return to_json(_present(model, image, prediction, shown))
 
 
 def _show_heatmap(pixels: RgbImage, heatmap: Heatmap) -> HeatmapSchema:

@@ -65,6 +65,9 @@ def test_more_predictions_than_places_are_refused_at_once(
             await until(engine)
             refused = await http.post("/predict", files=files)
             assert refused.headers["retry-after"] == "2"  # the first two took 1.2 s
+            metrics = (await http.get("/metrics")).text
+            counted = 'http_requests_total{method="POST",route="/predict",status="503"} 2.0'
+            assert counted in metrics
             engine.release.set()
             assert [(await answer).status_code for answer in held] == [200, 200]
 
