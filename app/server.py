@@ -1,11 +1,13 @@
 """The HTTP server: uvicorn, which leaves nobody without an answer when it is told to stop."""
 
 import asyncio
+import logging
 import signal
-from contextlib import suppress
+import sys
 from socket import socket
 from time import monotonic
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,6 +15,12 @@ from fastapi import FastAPI
 from app.api.deps import Services
 from app.domain.errors import ArtifactError
 from app.settings import Settings
+
+SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep the interpreter while the event loop waits for it; Python's own 5 ms
+are most of the time that a rejection may take."""
+
+logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -58,6 +66,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listen, and from then on reload the models at SIGHUP."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin_to_reload)
 
@@ -66,8 +75,12 @@ class Server(uvicorn.Server):
 
     async def _reload_models(self) -> None:
         services: Services = self._app.state.services
-        with suppress(ArtifactError):  # which the fleet has logged
+        try:
             await services.fleet.reload()
+        except ArtifactError:
+            pass  # the fleet has logged it
+        except Exception:  # whatever it is, the service goes on as it was
+            logger.exception("reload failed")
 
     async def on_tick(self, counter: int) -> bool:
         """Every tenth of a second: look whether the drain is over."""

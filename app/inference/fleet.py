@@ -136,6 +136,7 @@ class Fleet:
 
     Attributes:
         registry: What is served now.
+        limits: Of each model's batches and line.
     """
 
     def __init__(self, load: Load, limits: BatchLimits, metrics: Metrics) -> None:
@@ -147,7 +148,7 @@ class Fleet:
             metrics: Where measurements go.
         """
         self.registry: ModelRegistry
-        self._load, self._limits, self._metrics = load, limits, metrics
+        self._load, self.limits, self._metrics = load, limits, metrics
         # A model call uses every core by itself.
         self._threads = anyio.CapacityLimiter(1)
         self._served: dict[str, ServedModel] = {}
@@ -175,7 +176,7 @@ class Fleet:
                     await self._warm_up(model)
             served = {
                 model.digest: self._served.get(model.digest)
-                or ServedModel(model, self._limits, self._threads, self._metrics)
+                or ServedModel(model, self.limits, self._threads, self._metrics)
                 for model in registry.with_shadow()
             }
             retired = [old for digest, old in self._served.items() if digest not in served]
@@ -266,6 +267,6 @@ class Fleet:
 
     async def _warm_up(self, model: LoadedModel) -> None:
         """Run every batch size once: kernels are chosen at the first call of a shape."""
-        for size in range(1, self._limits.max_items + 1):
+        for size in range(1, self.limits.max_items + 1):
             blank = np.zeros((size, MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3), np.uint8)
             await to_thread.run_sync(model.engine.predict, blank, limiter=self._threads)
