@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.domain.images import DEFAULT_LIMITS, MAX_PICTURE_SIDE, ImageLimits
+from app.domain.images import DEFAULT_LIMITS, ImageLimits
 from app.domain.manifest import Runtime
+from app.domain.uploads import MAX_PICTURE_SIDE
 
 
 class Settings(BaseSettings):

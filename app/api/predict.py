@@ -12,13 +12,9 @@ from app.api.presenters import class_schema, model_reference
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
 from app.domain.heatmaps import Heatmap, draw_overlay, encode_png
-from app.domain.images import (
-    MEDIA_TYPES,
-    RgbImage,
-    Upload,
-    read_upload,
-)
+from app.domain.images import MEDIA_TYPES, RgbImage
 from app.domain.labels import CLASSES, LABELS
+from app.domain.uploads import Upload, read_upload
 from app.inference.explain import Prediction
 from app.inference.fleet import ServedModel
 from app.inference.registry import LoadedModel

@@ -33,9 +33,6 @@ RgbImage: TypeAlias = npt.NDArray[np.uint8]
 MODEL_INPUT_SIZE: Final = 224
 """Side of the square model input in pixels (the paper, section III.B)."""
 
-MAX_PICTURE_SIDE: Final = 1024
-"""Longest side of the picture that a heatmap is drawn over, in pixels: a map has 7 x 7 values."""
-
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 """Values of EXIF's Orientation that exchange width and height."""
 
@@ -94,57 +91,6 @@ class DecodedImage:
     width: int
     height: int
     media_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What a prediction needs of an upload.
-
-    Attributes:
-        model_input: (224, 224, 3) uint8 sRGB.
-        picture: (rows, columns, 3) uint8 sRGB to draw a heatmap over: the file's own size, or
-            shrunk.
-        width: Of the file, in pixels after orientation.
-        height: Of the file, in pixels after orientation.
-        media_type: What the bytes really were.
-    """
-
-    model_input: RgbImage
-    picture: RgbImage
-    width: int
-    height: int
-    media_type: str
-
-
-def read_upload(
-    data: bytes,
-    limits: ImageLimits = DEFAULT_LIMITS,
-    max_picture_side: int = MAX_PICTURE_SIDE,
-) -> Upload:
-    """Decode an uploaded file for a prediction, and keep no more pixels than it needs.
-
-    A JPEG of several times the picture's size is decoded at a half, a quarter or an eighth of
-    its scale, which the format allows for; a test bounds what that does to the model's input.
-
-    Args:
-        data: The file's bytes, of any origin.
-        limits: Bounds on bytes and pixels, checked before any pixel is decoded.
-        max_picture_side: Longest side of the picture in pixels.
-
-    Returns:
-        The model's input and the picture.
-
-    Raises:
-        ImageRejectedError: As `decode_image`.
-    """
-    decoded = decode_image(data, limits, enough_side=max_picture_side)
-    return Upload(
-        to_model_input(decoded.pixels),
-        _shrink(decoded.pixels, max_picture_side),
-        decoded.width,
-        decoded.height,
-        decoded.media_type,
-    )
 
 
 def decode_image(
@@ -232,16 +178,6 @@ def resize(pixels: RgbImage, side: int) -> RgbImage:
     if shrunk != (side, side):
         resized = cv2.resize(resized, (side, side), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, np.uint8)
-
-
-def _shrink(pixels: RgbImage, max_side: int) -> RgbImage:
-    """Shrink (height, width, 3) uint8 to a longer side of `max_side`; never enlarge."""
-    height, width = pixels.shape[:2]
-    share = max_side / max(height, width)
-    if share >= 1.0:
-        return pixels
-    size = (max(1, round(width * share)), max(1, round(height * share)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _reduce_scale(image: Image.Image, enough_side: int) -> None:

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from app.domain.errors import DermHybridError
-from app.domain.images import MAX_PICTURE_SIDE, ImageLimits, Upload, read_upload
+from app.domain.images import ImageLimits
+from app.domain.uploads import MAX_PICTURE_SIDE, Upload, read_upload
 from app.inference.explain import Prediction
 from app.inference.registry import LoadedModel
 

@@ -12,7 +12,8 @@ import openvino
 import tensorflow as tf
 
 from app.domain.heatmaps import draw_overlay, encode_png
-from app.domain.images import ImageLimits, read_upload
+from app.domain.images import ImageLimits
+from app.domain.uploads import read_upload
 from app.inference.explain import interpret
 from app.inference.registry import Engine
 

@@ -12,8 +12,9 @@ from httpx2 import Response
 from PIL import Image
 
 from app.domain.heatmaps import encode_png
-from app.domain.images import decode_image, read_upload, to_model_input
+from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
+from app.domain.uploads import read_upload
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.main import create_app
 from app.settings import Settings

@@ -8,7 +8,8 @@ import pytest
 from app.domain.errors import ImageFormatError, ImageTooManyBytesError, ModelFaultError
 from app.domain.golden import Outputs
 from app.domain.heatmaps import encode_png
-from app.domain.images import ImageLimits, RgbImage, read_upload
+from app.domain.images import ImageLimits, RgbImage
+from app.domain.uploads import read_upload
 from app.inference.files import Answered, Refused, classify, expand
 from app.inference.registry import LoadedModel, load_model
 from app.inference.tensorflow_engine import TensorFlowEngine

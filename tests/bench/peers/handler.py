@@ -12,8 +12,9 @@ from threading import Lock
 import numpy as np
 
 from app.domain.heatmaps import draw_overlay, encode_png
-from app.domain.images import ImageLimits, Upload, read_upload
+from app.domain.images import ImageLimits
 from app.domain.labels import LABELS
+from app.domain.uploads import Upload, read_upload
 from app.inference.explain import Prediction
 from app.inference.registry import load_model
 from app.inference.runtimes import engine_maker

@@ -4,7 +4,7 @@ import os
 
 from mosec import Server, Worker
 
-from app.domain.images import Upload
+from app.domain.uploads import Upload
 from tests.bench.peers.handler import MAX_BATCH_SIZE, Handler, decode, render
 
 
