@@ -21,7 +21,8 @@ FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="DermHybrid" \
       org.opencontainers.image.description="Research software. Not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin dermhybrid
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin dermhybrid \
+    && install -d -o dermhybrid -m 750 /var/lib/dermhybrid/audit
 COPY --from=build /opt/venv /opt/venv
 COPY models /srv/models
 ENV PATH=/opt/venv/bin:$PATH \

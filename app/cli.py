@@ -22,6 +22,9 @@ main = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+audit = typer.Typer(help="The record of every answer.", no_args_is_help=True)
+main.add_typer(audit, name="audit")
+
 
 @main.command()
 def serve(
@@ -102,6 +105,25 @@ def predict(
         Console().print(table)
     if table.row_count < len(files):
         raise typer.Exit(1)
+
+
+@audit.command("verify")
+def verify_audit(
+    directory: Annotated[
+        Path, typer.Argument(help="AUDIT_DIR of the service.", exists=True, file_okay=False)
+    ],
+) -> None:
+    """Find every edit, gap and exchange in the record of answers. Exit status 1 if there is one."""
+    from app.audit import read_head, verify
+
+    defects = 0
+    for defect in verify(directory):
+        typer.echo(defect)
+        defects += 1
+    if defects:
+        raise typer.Exit(1)
+    head = read_head(directory)
+    typer.echo("no record" if head is None else f"intact up to record {head[0]}, hash {head[1]}")
 
 
 def _complain(console: Console, message: str) -> None:

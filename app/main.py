@@ -12,10 +12,12 @@ from fastapi import FastAPI
 
 from app.api import admin, batch, models, operations, predict
 from app.api.admission import Admission
+from app.api.auditor import Auditor
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.middleware import Admit, LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
+from app.audit import AuditLog, AuditQueue
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
@@ -61,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         fleet = Fleet(load, limits, metrics)
         await fleet.reload()
+        auditor = _open_audit(settings, metrics)
         app.state.services = Services(
             fleet=fleet,
             metrics=metrics,
@@ -68,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
             doors=tuple(doors.values()),
             max_overlay_side=settings.max_overlay_side,
             image_threads=anyio.CapacityLimiter(settings.image_workers),
+            auditor=auditor,
             max_batch_images=settings.max_batch_images,
             batch_concurrency=settings.max_batch_size,
         )
@@ -79,6 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
         tests.cancel()
         app.state.services.begin_to_stop()
         await fleet.close(settings.shutdown_grace_seconds)
+        if auditor is not None:
+            await auditor.close()
 
     app = FastAPI(
         title="DermHybrid",
@@ -109,6 +115,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admit, doors=doors)
     app.add_middleware(Observe, metrics=metrics)
     return app
+
+
+def _open_audit(settings: Settings, metrics: Metrics) -> Auditor | None:
+    """Open the audit log; needs a running event loop."""
+    if settings.audit_dir is None:
+        return None
+    log = AuditLog(settings.audit_dir, settings.audit_max_file_bytes)
+    return Auditor(AuditQueue(log), metrics, settings.digest(), required=settings.audit_required)
 
 
 async def _test_repeatedly(fleet: Fleet, interval_seconds: float) -> None:

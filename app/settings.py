@@ -1,5 +1,6 @@
 """Everything the service reads from its environment, once; no secrets, no defaults for them."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +41,9 @@ class Settings(BaseSettings):
         self_test_interval_seconds: Time between two self-tests of all models while serving.
         admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
             it there is no `/admin`.
+        audit_dir: Folder for the record of every answer; none is kept where it is not set.
+        audit_max_file_bytes: Length from which a new file is begun.
+        audit_required: Answer with 503 what could not be recorded; otherwise log and count it.
         runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
@@ -68,10 +72,17 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     self_test_interval_seconds: Annotated[float, Field(gt=0)] = 300.0
     admin_token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    audit_dir: Path | None = None
+    audit_max_file_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
+    audit_required: bool = True
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def digest(self) -> str:
+        """SHA-256 of all settings, to tell by which an answer was given."""
+        return sha256(self.model_dump_json().encode()).hexdigest()
 
     def image_limits(self) -> ImageLimits:
         """The bounds in the form that the decoder takes."""

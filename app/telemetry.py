@@ -32,6 +32,8 @@ from app.domain.manifest import Manifest, Runtime
 Role = Literal["serving", "shadow"]
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+caller: ContextVar[str] = ContextVar("caller", default="")
+"""Address that the request came from."""
 
 _ACCEPTED_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LATENCY_BUCKETS: Final = (
@@ -69,6 +71,8 @@ class Metrics:
         shadow_predictions: Images that the shadow scored, by the class answered and its own.
         shadow_change: Largest difference of a probability between it and the answer.
         shadow_missed: Images that it did not score.
+        audit_sequence: Number of the newest audit record.
+        audit_failures: Answers that could not be recorded.
         ready: 1 while the service answers.
     """
 
@@ -145,6 +149,16 @@ class Metrics:
             "dermhybrid_shadow_missed_total",
             "Images that the shadow did not score: other images waited (busy), or it failed.",
             ("model", "version", "reason"),
+            registry=self.registry,
+        )
+        self.audit_sequence = Gauge(
+            "dermhybrid_audit_sequence",
+            "Number of the newest audit record.",
+            registry=self.registry,
+        )
+        self.audit_failures = Counter(
+            "dermhybrid_audit_failures_total",
+            "Answers that could not be recorded.",
             registry=self.registry,
         )
         self.ready = Gauge(

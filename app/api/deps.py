@@ -10,6 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from app.api.admission import Admission
+from app.api.auditor import Auditor
 from app.domain.images import ImageLimits
 from app.inference.fleet import Fleet, ServedModel
 from app.telemetry import Metrics
@@ -30,6 +31,7 @@ class Services:
         doors: Before predictions, and before batches of images.
         max_overlay_side: Longest side of an overlay in pixels.
         image_threads: How many threads decode and draw at once.
+        auditor: Records answers; None where no record is kept.
         max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
     """
@@ -40,6 +42,7 @@ class Services:
     doors: tuple[Admission, ...]
     max_overlay_side: int
     image_threads: anyio.CapacityLimiter
+    auditor: Auditor | None
     max_batch_images: int
     batch_concurrency: int
 

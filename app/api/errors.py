@@ -15,6 +15,8 @@ from starlette.responses import Response
 
 from app.domain.errors import (
     ArtifactError,
+    AuditDamagedError,
+    AuditUnavailableError,
     DeadlineExceededError,
     DermHybridError,
     ImageFormatError,
@@ -42,6 +44,8 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ServiceBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ServiceStoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
+    AuditUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    AuditDamagedError: HTTPStatus.SERVICE_UNAVAILABLE,
     ArtifactError: HTTPStatus.CONFLICT,
 }
 """A class that is not listed has its nearest ancestor's status."""

@@ -21,7 +21,7 @@ from app.domain.errors import (
     ServiceBusyError,
     ServiceStoppingError,
 )
-from app.telemetry import Metrics, new_request_id, request_id
+from app.telemetry import Metrics, caller, new_request_id, request_id
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
@@ -50,6 +50,8 @@ class Observe:
             return
         identifier = new_request_id(_header(scope, REQUEST_ID_HEADER))
         token = request_id.set(identifier)
+        client = scope.get("client")
+        caller_token = caller.set(client[0] if client else "")
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
         status, answering = 500, False
 
@@ -86,6 +88,7 @@ class Observe:
                 },
             )
             request_id.reset(token)
+            caller.reset(caller_token)
 
 
 class Admit:

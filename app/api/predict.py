@@ -94,6 +94,10 @@ async def answer_image(
         services.max_overlay_side,
     )
     prediction = await model.predict(image.model_input)
+    if services.auditor is not None:
+        await services.auditor.record(
+            model.loaded, upload, image, prediction, services.image_threads
+        )
     services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
     body = await timed(

@@ -14,6 +14,8 @@ DermHybridError
 ├── ServiceBusyError              as many predictions are in progress as fit
 ├── ServiceStoppingError          the service takes nothing more
 ├── DeadlineExceededError         the request's time has passed
+├── AuditUnavailableError         an answer could not be recorded
+├── AuditDamagedError             the records so far are not what was written
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
@@ -86,6 +88,14 @@ class ServiceStoppingError(DermHybridError):
 
 class DeadlineExceededError(DermHybridError):
     """The time that the caller allows, or the service does, has passed without an answer."""
+
+
+class AuditUnavailableError(DermHybridError):
+    """An answer could not be recorded, and is not given without its record."""
+
+
+class AuditDamagedError(DermHybridError):
+    """An audit log that must not be continued; the message names the folder."""
 
 
 class ArtifactError(DermHybridError):

@@ -1,0 +1,285 @@
+"""An append-only record of every answer, in hash-chained JSON lines (ADR-0013).
+
+```
+DIR/audit-000001.jsonl   {"answer": ..., "hash": ..., "previous": ..., "sequence": 1, ...}
+DIR/audit-000002.jsonl   ...
+DIR/head.json            {"hash": ..., "sequence": ...} of the newest record
+```
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from anyio import to_thread
+
+from app.domain.errors import AuditDamagedError, AuditUnavailableError
+
+HEAD_NAME: Final = "head.json"
+LOCK_NAME: Final = "lock"
+FIRST_PREVIOUS: Final = "0" * 64
+"""`previous` of the first record of all."""
+
+_FILES: Final = "audit-*.jsonl"
+_FILE_NAME: Final = "audit-{:06d}.jsonl"
+
+
+class AuditLog:
+    """The newest file of a folder of records; blocking, for one thread at a time."""
+
+    def __init__(self, directory: Path, max_file_bytes: int) -> None:
+        """Open or begin a folder, and cut off a record that a kill left unfinished.
+
+        Args:
+            directory: Made where it is missing.
+            max_file_bytes: A file at least so long is not written to any more.
+
+        Raises:
+            AuditDamagedError: Another process writes it, or its end is not what was written.
+            OSError: It cannot be read or written.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory, self._max_file_bytes = directory, max_file_bytes
+        with ExitStack() as opened:
+            self._lock = opened.enter_context((directory / LOCK_NAME).open("w"))
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise AuditDamagedError(
+                    f"{directory}: another process writes this audit log. Give each its own "
+                    "AUDIT_DIR."
+                ) from error
+            files = _files(directory)
+            self._number = _number(files[-1]) if files else 1
+            self._file = self._open()
+            opened.callback(lambda: os.close(self._file))
+            self.sequence, self._hash = self._resume(files)
+            self._opened = opened.pop_all()
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write records to the disk, all of them or none.
+
+        Args:
+            records: JSON values; `sequence`, `time`, `previous` and `hash` are added.
+
+        Raises:
+            OSError: The disk is full, or gone.
+        """
+        end = os.fstat(self._file).st_size
+        if end >= self._max_file_bytes:
+            self._number += 1
+            os.close(self._file)
+            self._file, end = self._open(), 0
+        sequence, previous, lines = self.sequence, self._hash, []
+        for record in records:
+            sequence += 1
+            time = datetime.now(UTC).isoformat(timespec="milliseconds")
+            content = {**record, "sequence": sequence, "time": time, "previous": previous}
+            previous = digest_of(content)
+            lines.append(_line({**content, "hash": previous}))
+        try:
+            left = memoryview(b"".join(lines))
+            while left:
+                left = left[os.write(self._file, left) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, end)
+            raise
+        self.sequence, self._hash = sequence, previous
+        self._write_head()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._opened.close()
+
+    def _open(self) -> int:
+        path = self._directory / _FILE_NAME.format(self._number)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+
+    def _resume(self, files: list[Path]) -> tuple[int, str]:
+        """Sequence and hash of the newest record, once a torn one is cut off."""
+        for path in reversed(files):
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if path == files[-1] and len(whole) < len(content):
+                os.ftruncate(self._file, len(whole))
+            if whole:
+                record = _parse(whole.splitlines()[-1])
+                if record is None:
+                    raise AuditDamagedError(
+                        f"{path}: its last record was changed. Keep the folder, run `dermhybrid "
+                        "audit verify` on it, and set AUDIT_DIR to a new one."
+                    )
+                sequence, own = int(record["sequence"]), str(record["hash"])
+                break
+        else:
+            sequence, own = 0, FIRST_PREVIOUS
+        head = read_head(self._directory)
+        if head is not None and head[0] > sequence:
+            raise AuditDamagedError(
+                f"{self._directory}: {head[0] - sequence} records are missing at its end. Keep the "
+                "folder, run `dermhybrid audit verify` on it, and set AUDIT_DIR to a new one."
+            )
+        return sequence, own
+
+    def _write_head(self) -> None:
+        scratch = self._directory / f"{HEAD_NAME}.new"
+        with suppress(OSError):  # an older head still is one of this chain's
+            scratch.write_bytes(_line({"sequence": self.sequence, "hash": self._hash}))
+            scratch.replace(self._directory / HEAD_NAME)
+
+
+class AuditQueue:
+    """Lets coroutines append to a log; records that come together share one write."""
+
+    def __init__(self, log: AuditLog) -> None:
+        """Begin to write; needs a running event loop.
+
+        Args:
+            log: Nobody else's.
+        """
+        self._log = log
+        self._waiting: list[tuple[Mapping[str, Any], asyncio.Future[None]]] = []
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._worker = asyncio.get_running_loop().create_task(self._work(), name="audit")
+
+    @property
+    def sequence(self) -> int:
+        """Number of the newest record."""
+        return self._log.sequence
+
+    async def append(self, record: Mapping[str, Any]) -> None:
+        """Return when a record is on the disk.
+
+        Raises:
+            AuditUnavailableError: It could not be written.
+        """
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, written))
+        self._changed.set()
+        await asyncio.shield(written)
+
+    async def close(self) -> None:
+        """Write what waits, then let go of the folder."""
+        self._closing = True
+        self._changed.set()
+        await self._worker
+        self._log.close()
+
+    async def _work(self) -> None:
+        while self._waiting or not self._closing:
+            await self._changed.wait()
+            self._changed.clear()
+            batch = list(self._waiting)
+            try:
+                await to_thread.run_sync(self._log.append, [record for record, _ in batch])
+                error = None
+            except Exception as caught:  # noqa: BLE001  the disk, or a defect: nobody is answered
+                error = caught
+            del self._waiting[: len(batch)]
+            for _, written in batch:
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(_unavailable(error))
+                    written.exception()  # its caller may have left
+
+
+def _unavailable(error: Exception) -> AuditUnavailableError:
+    failure = AuditUnavailableError(
+        "The answer could not be recorded, and is not given without its record. Repeat the "
+        "request later."
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def verify(directory: Path) -> Iterator[str]:
+    """Find every edit, gap and exchange in a folder of records.
+
+    Args:
+        directory: Of the log; it may be in use.
+
+    Yields:
+        A sentence for each defect, with file and line.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    head = read_head(directory)
+    sequence, previous, head_seen = 0, FIRST_PREVIOUS, head is None
+    for number, path in enumerate(_files(directory), start=1):
+        if _number(path) != number:
+            yield f"{path}: file {number} is missing before it"
+        with path.open("rb") as lines:
+            for row, line in enumerate(lines, start=1):
+                place = f"{path}:{row}"
+                if not line.endswith(b"\n"):
+                    yield f"{place}: the record is unfinished"
+                    continue
+                try:
+                    record = json.loads(line)
+                    found, linked, own = record["sequence"], record["previous"], record["hash"]
+                except (ValueError, KeyError, TypeError):
+                    yield f"{place}: this is no record"
+                    sequence, previous = sequence + 1, ""
+                    continue
+                if _parse(line) is None:
+                    yield f"{place}: record {found} was changed"
+                if found != sequence + 1:
+                    yield f"{place}: record {sequence + 1} is expected here, this is {found}"
+                elif previous and linked != previous:
+                    yield f"{place}: record {found} does not follow the one before it"
+                sequence, previous = found, own
+                head_seen = head_seen or head == (found, own)
+    if not head_seen:
+        yield f"{directory / HEAD_NAME}: record {head[0] if head else 0} is not among the records"
+
+
+def read_head(directory: Path) -> tuple[int, str] | None:
+    """Sequence and hash of the newest record that is known; None where nothing was recorded."""
+    try:
+        head = json.loads((directory / HEAD_NAME).read_bytes())
+        return int(head["sequence"]), str(head["hash"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return (0, "")
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values in their canonical form: keys sorted, no spaces."""
+    return hashlib.sha256(_line(content)).hexdigest()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A record whose hash is right."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+        own = record.pop("hash")
+        if digest_of(record) != own:
+            return None
+        record["hash"] = own
+        return record if _line(record) == line.rstrip(b"\n") + b"\n" else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(directory.glob(_FILES))
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("audit-"))
