@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 from app.api.deps import ServicesDep
 from app.api.presenters import class_schema
 from app.api.schemas import ModelDetail, ModelList, ModelSummary, Problem
 from app.domain.labels import CLASSES
 from app.inference.registry import LoadedModel, ModelRegistry
+
+ModelName = Annotated[str, Path(description="Model name, or name@version.", max_length=80)]
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -27,7 +29,7 @@ async def list_models(services: ServicesDep) -> ModelList:
 )
 async def describe_model(
     services: ServicesDep,
-    name: Annotated[str, Path(description="Model name, or name@version.", max_length=80)],
+    name: ModelName,
 ) -> ModelDetail:
     """Origin, training and measured quality of a model."""
     registry = services.fleet.registry
@@ -42,6 +44,21 @@ async def describe_model(
         quantized=manifest.quantized,
         license=manifest.license,
     )
+
+
+@router.get(
+    "/{name}/card",
+    summary="The model card",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/markdown": {"schema": {"type": "string"}}}},
+        404: {"model": Problem, "description": "No loaded model has that name."},
+    },
+)
+async def show_card(services: ServicesDep, name: ModelName) -> Response:
+    """Intended use, data, training, all figures with their intervals, and limits; Markdown."""
+    card = services.fleet.registry.get(name).card
+    return Response(card, media_type="text/markdown")
 
 
 def _summary(registry: ModelRegistry, model: LoadedModel) -> ModelSummary:

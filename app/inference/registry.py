@@ -10,7 +10,14 @@ from typing import Protocol
 from app.domain.errors import ArtifactError, ModelNotFoundError
 from app.domain.golden import Outputs, check_golden, golden_input
 from app.domain.images import RgbImage
-from app.domain.manifest import MANIFEST_NAME, Manifest, Runtime, read_manifest, verify_files
+from app.domain.manifest import (
+    MANIFEST_NAME,
+    MODEL_CARD_NAME,
+    Manifest,
+    Runtime,
+    read_manifest,
+    verify_files,
+)
 from app.inference.explain import Prediction, interpret
 
 logger = logging.getLogger(__name__)
@@ -40,6 +47,7 @@ class LoadedModel:
         engine: Runs it.
         directory: Where it was read from.
         golden: Its golden example, (1, 224, 224, 3) uint8.
+        card: Its model card, Markdown.
     """
 
     manifest: Manifest
@@ -47,6 +55,7 @@ class LoadedModel:
     engine: Engine
     directory: Path
     golden: RgbImage
+    card: str
 
     @property
     def qualified_name(self) -> str:
@@ -193,7 +202,8 @@ def load_model(
     if digest in known:
         return known[digest]
     golden = golden_input(directory, manifest)
-    model = LoadedModel(manifest, digest, make_engine(directory), directory, golden)
+    card = (directory / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace")
+    model = LoadedModel(manifest, digest, make_engine(directory), directory, golden, card)
     model.self_test()
     logger.info(
         "model loaded",

@@ -132,3 +132,12 @@ def test_a_shadow_is_measured_and_not_seen(tiny_models: Path, lesion_png: bytes)
         give_up = time.monotonic() + 30
         while scored not in client.get("/metrics").text:  # it scores after the answer
             assert time.monotonic() < give_up
+
+
+def test_the_model_card_is_the_artifacts(client: TestClient, tiny_models: Path) -> None:
+    for name, folder in ((PLAIN_MODEL, "2"), (f"{PLAIN_MODEL}@1", "1")):
+        answer = client.get(f"/models/{name}/card")
+        card = tiny_models / PLAIN_MODEL / folder / "MODEL_CARD.md"
+        assert answer.text == card.read_text(encoding="utf-8")
+        assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert client.get("/models/none/card").status_code == 404
