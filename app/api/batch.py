@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -14,6 +14,7 @@ from app.api.deps import (
     IMAGE_FIELD,
     MAX_FORM_FIELDS,
     ModelDep,
+    OverlayDep,
     Services,
     ServicesDep,
     media_type,
@@ -23,6 +24,7 @@ from app.api.middleware import allowed_seconds
 from app.api.predict import answer_image
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
+from app.domain.heatmaps import OverlayFormat
 from app.inference.fleet import ServedModel
 
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
@@ -70,13 +72,12 @@ class _Lines(Response):
         model: ServedModel,
         uploads: list[UploadFile],
         seconds: float,
-        *,
-        with_heatmap: bool,
+        overlay: OverlayFormat | None,
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._services, self._model, self._uploads = services, model, uploads
-        self._seconds, self._with_heatmap = seconds, with_heatmap
+        self._seconds, self._overlay = seconds, overlay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as many images at once as the model takes, and write each line whole."""
@@ -104,7 +105,7 @@ class _Lines(Response):
                     self._services,
                     self._model,
                     await upload.read(),
-                    with_heatmap=self._with_heatmap,
+                    self._overlay,
                 )
         except TimeoutError:
             late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")
@@ -155,7 +156,7 @@ async def predict_batch(
     services: ServicesDep,
     model: ModelDep,
     uploads: Annotated[list[UploadFile], Depends(get_uploads)],
-    heatmap: Annotated[bool, Query(description="Draw the heatmap overlays.")] = True,
+    overlay: OverlayDep,
 ) -> Response:
     """Answer each image as `/predict` does, whatever becomes of the others.
 
@@ -163,7 +164,7 @@ async def predict_batch(
     `/predict` would have had, and its `answer` or its `problem`. The request's time is
     counted anew for each image.
     """
-    return _Lines(services, model, uploads, allowed_seconds(request), with_heatmap=heatmap)
+    return _Lines(services, model, uploads, allowed_seconds(request), overlay)
 
 
 def _joined(index: int, status: int, kind: bytes, body: bytes) -> bytes:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.admission import Admission
 from app.api.auditor import Auditor
+from app.domain.heatmaps import OverlayFormat
 from app.domain.images import ImageLimits
 from app.inference.fleet import Fleet, ServedModel
 from app.telemetry import Metrics
@@ -85,6 +86,19 @@ async def get_model(
 
 
 ModelDep = Annotated[ServedModel, Depends(get_model)]
+
+
+async def get_overlay(
+    heatmap: Annotated[bool, Query(description="Draw the heatmap overlay.")] = True,
+    overlay_format: Annotated[
+        OverlayFormat, Query(description="PNG is exact; JPEG has a tenth of its size and time.")
+    ] = OverlayFormat.PNG,
+) -> OverlayFormat | None:
+    """How overlays are encoded; None where none is asked for."""
+    return overlay_format if heatmap else None
+
+
+OverlayDep = Annotated[OverlayFormat | None, Depends(get_overlay)]
 
 
 def media_type(request: Request) -> str:

@@ -2,16 +2,16 @@
 
 import base64
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
-from app.api.deps import IMAGE_FIELD, ModelDep, Services, ServicesDep, UploadDep
+from app.api.deps import IMAGE_FIELD, ModelDep, OverlayDep, Services, ServicesDep, UploadDep
 from app.api.presenters import class_schema, model_reference
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
-from app.domain.heatmaps import Heatmap, draw_overlay, encode_png
+from app.domain.heatmaps import Heatmap, OverlayFormat, draw_overlay, encode
 from app.domain.images import MEDIA_TYPES, RgbImage
 from app.domain.labels import CLASSES, LABELS
 from app.domain.uploads import Upload, read_upload
@@ -60,15 +60,15 @@ async def predict(
     services: ServicesDep,
     model: ModelDep,
     upload: UploadDep,
-    heatmap: Annotated[bool, Query(description="Draw the heatmap overlay.")] = True,
+    overlay: OverlayDep,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    body = await answer_image(services, model, upload, with_heatmap=heatmap)
+    body = await answer_image(services, model, upload, overlay)
     return Response(body, media_type="application/json")
 
 
 async def answer_image(
-    services: Services, model: ServedModel, upload: bytes, *, with_heatmap: bool
+    services: Services, model: ServedModel, upload: bytes, overlay: OverlayFormat | None
 ) -> bytes:
     """Decode, classify, explain and count one image.
 
@@ -76,7 +76,7 @@ async def answer_image(
         services: The application's parts.
         model: Who answers; kept in use by the caller.
         upload: The file's bytes, of any origin.
-        with_heatmap: Draw the overlay.
+        overlay: How the overlay is encoded; None for an answer without heatmap.
 
     Returns:
         A `PredictionResponse` as JSON.
@@ -107,21 +107,26 @@ async def answer_image(
         model.loaded,
         image,
         prediction,
-        with_heatmap,
+        overlay,
     )
     services.metrics.count_prediction(model.manifest, prediction.predicted.label)
     return body
 
 
-def _render(model: LoadedModel, image: Upload, prediction: Prediction, with_heatmap: bool) -> bytes:
-    shown = _show_heatmap(image.picture, prediction.heatmap) if with_heatmap else None
+def _render(
+    model: LoadedModel, image: Upload, prediction: Prediction, overlay: OverlayFormat | None
+) -> bytes:
+    shown = _show_heatmap(image.picture, prediction.heatmap, overlay) if overlay else None
     return to_json(_present(model, image, prediction, shown))
 
 
-def _show_heatmap(pixels: RgbImage, heatmap: Heatmap) -> HeatmapSchema:
-    overlay = encode_png(draw_overlay(pixels, heatmap))
+def _show_heatmap(
+    pixels: RgbImage, heatmap: Heatmap, overlay_format: OverlayFormat
+) -> HeatmapSchema:
+    overlay = encode(draw_overlay(pixels, heatmap), overlay_format)
     index = heatmap.class_index
     return HeatmapSchema(
+        media_type=overlay_format.media_type,
         overlay=base64.b64encode(overlay).decode("ascii"),
         method=heatmap.method,
         explained_class=None if index is None else CLASSES[index].label,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.domain.heatmaps import HEATMAP_MEDIA_TYPE, HeatmapMethod
+from app.domain.heatmaps import HeatmapMethod
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
 from app.domain.manifest import Quantized, Runtime, Training
 from app.domain.measurements import Calibration, Metrics
@@ -58,11 +58,11 @@ class DiagnosticClassSchema(BaseModel):
 class HeatmapSchema(BaseModel):
     """Where in the image the model's evidence lies."""
 
-    media_type: Literal["image/png"] = HEATMAP_MEDIA_TYPE
+    media_type: Literal["image/png", "image/jpeg"]
     overlay: Annotated[
         str,
         Field(
-            description="PNG over the image; base64. As large as the image, or with "
+            description="Picture over the image; base64. As large as the image, or with "
             "`MAX_OVERLAY_SIDE` pixels on the longer side where that is less."
         ),
     ]
@@ -122,7 +122,7 @@ class PredictionResponse(BaseModel):
                     zip(LABELS, (0.01, 0.02, 0.07, 0.01, 0.06, 0.82, 0.01), strict=True)
                 ),
                 "heatmap": {
-                    "media_type": HEATMAP_MEDIA_TYPE,
+                    "media_type": "image/png",
                     "overlay": "iVBORw0KGgoAAAANSUhEUgAA...",
                     "method": "grad-cam",
                     "explained_class": "nv",

@@ -245,3 +245,17 @@ def test_real_images_are_answered_alike_at_a_reduced_scale(samples: list[Path]) 
     # What the README states of 42 images.
     assert np.median(changes) < 0.003
     assert max(changes) < 0.1
+
+
+def test_a_jpeg_overlay_shows_what_the_png_shows(client: TestClient, lesion_png: bytes) -> None:
+    pictures = {}
+    for overlay_format in ("png", "jpeg"):
+        heatmap = post(client, lesion_png, overlay_format=overlay_format).json()["heatmap"]
+        assert heatmap["media_type"] == f"image/{overlay_format}"
+        image = Image.open(io.BytesIO(base64.b64decode(heatmap["overlay"])))
+        assert image.format == overlay_format.upper()
+        pictures[overlay_format] = np.asarray(image, np.int16)
+    assert np.abs(pictures["png"] - pictures["jpeg"]).mean() < 4.0
+    refused = post(client, lesion_png, overlay_format="gif")
+    assert refused.status_code == 422
+    assert "png" in refused.json()["detail"]
