@@ -1,6 +1,8 @@
 """The models being served, each behind its line, replaced as a whole (ADR-0008)."""
 
 import asyncio
+import ctypes
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -192,7 +194,7 @@ class Fleet:
             )
             await self.self_test()
             for old in retired:
-                task = asyncio.create_task(old.retire(), name=f"retire {old.manifest.name}")
+                task = asyncio.create_task(self._retire(old), name=f"retire {old.manifest.name}")
                 self._background.add(task)
                 task.add_done_callback(self._background.discard)
             logger.info("models served", extra={"models": registry.names()})
@@ -265,8 +267,20 @@ class Fleet:
         for task in self._background:
             task.cancel()
 
+    async def _retire(self, old: ServedModel) -> None:
+        await old.retire()
+        del old  # the last reference: its memory is to go back
+        await to_thread.run_sync(_give_memory_back, limiter=self._threads)
+
     async def _warm_up(self, model: LoadedModel) -> None:
         """Run every batch size once: kernels are chosen at the first call of a shape."""
         for size in range(1, self.limits.max_items + 1):
             blank = np.zeros((size, MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3), np.uint8)
             await to_thread.run_sync(model.engine.predict, blank, limiter=self._threads)
+
+
+def _give_memory_back() -> None:
+    """Let the system have what retired models held; glibc keeps it otherwise."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
