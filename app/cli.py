@@ -51,6 +51,7 @@ def predict(
     ] = None,
 ) -> None:
     """Print a table of probabilities; write overlays. Exit status 1 if a file was refused."""
+    from app.inference.explain import explain
     from app.inference.files import Refused, classify, expand
     from app.inference.registry import load_registry
     from app.inference.runtimes import engine_maker
@@ -99,7 +100,7 @@ def predict(
         )
         if overlays is not None:
             overlays.mkdir(parents=True, exist_ok=True)
-            overlay = encode_png(draw_overlay(outcome.upload.picture, answer.heatmap))
+            overlay = encode_png(draw_overlay(outcome.upload.picture, explain(answer)))
             (overlays / f"{outcome.path.name}.heatmap.png").write_bytes(overlay)
     if table.row_count:
         Console().print(table)

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from app.api.deps import (
     IMAGE_FIELD,
     MAX_FORM_FIELDS,
+    HeatmapDep,
     ModelDep,
-    OverlayDep,
     Services,
     ServicesDep,
     media_type,
@@ -24,7 +24,7 @@ from app.api.middleware import allowed_seconds
 from app.api.predict import answer_image
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
-from app.domain.heatmaps import OverlayFormat
+from app.domain.heatmaps import HeatmapRequest
 from app.inference.fleet import ServedModel
 
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
@@ -72,12 +72,12 @@ class _Lines(Response):
         model: ServedModel,
         uploads: list[UploadFile],
         seconds: float,
-        overlay: OverlayFormat | None,
+        heatmap: HeatmapRequest | None,
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._services, self._model, self._uploads = services, model, uploads
-        self._seconds, self._overlay = seconds, overlay
+        self._seconds, self._heatmap = seconds, heatmap
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as many images at once as the model takes, and write each line whole."""
@@ -105,7 +105,7 @@ class _Lines(Response):
                     self._services,
                     self._model,
                     await upload.read(),
-                    self._overlay,
+                    self._heatmap,
                 )
         except TimeoutError:
             late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")
@@ -155,8 +155,8 @@ async def predict_batch(
     request: Request,
     services: ServicesDep,
     model: ModelDep,
+    heatmap: HeatmapDep,
     uploads: Annotated[list[UploadFile], Depends(get_uploads)],
-    overlay: OverlayDep,
 ) -> Response:
     """Answer each image as `/predict` does, whatever becomes of the others.
 
@@ -164,7 +164,7 @@ async def predict_batch(
     `/predict` would have had, and its `answer` or its `problem`. The request's time is
     counted anew for each image.
     """
-    return _Lines(services, model, uploads, allowed_seconds(request), overlay)
+    return _Lines(services, model, uploads, allowed_seconds(request), heatmap)
 
 
 def _joined(index: int, status: int, kind: bytes, body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import anyio
 from fastapi import Depends, Query, Request
@@ -11,13 +11,16 @@ from starlette.exceptions import HTTPException
 
 from app.api.admission import Admission
 from app.api.auditor import Auditor
-from app.domain.heatmaps import OverlayFormat
+from app.domain.heatmaps import HeatmapMethod, HeatmapRequest, OverlayFormat, choose_method
 from app.domain.images import ImageLimits
+from app.domain.labels import CLASS_INDEX
 from app.inference.fleet import Fleet, ServedModel
 from app.telemetry import Metrics
 
 IMAGE_FIELD: Final = "image"
 MAX_FORM_FIELDS: Final = 8
+ClassLabel = Literal["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+"""`LABELS`, as a type that a query's value is checked against."""
 _RAW_MEDIA_TYPES: Final = frozenset({"application/octet-stream"})
 
 
@@ -88,17 +91,36 @@ async def get_model(
 ModelDep = Annotated[ServedModel, Depends(get_model)]
 
 
-async def get_overlay(
+async def get_heatmap_request(
+    model: ModelDep,
     heatmap: Annotated[bool, Query(description="Draw the heatmap overlay.")] = True,
+    heatmap_class: Annotated[
+        ClassLabel | None,
+        Query(description="Class that Grad-CAM explains; the predicted one where it is missing."),
+    ] = None,
+    heatmap_method: Annotated[
+        HeatmapMethod | None,
+        Query(
+            description="Where it is missing: Grad-CAM if a class is named, else attention if the "
+            "model has it, else Grad-CAM. Attention has no class."
+        ),
+    ] = None,
     overlay_format: Annotated[
         OverlayFormat, Query(description="PNG is exact; JPEG has a tenth of its size and time.")
     ] = OverlayFormat.PNG,
-) -> OverlayFormat | None:
-    """How overlays are encoded; None where none is asked for."""
-    return overlay_format if heatmap else None
+) -> HeatmapRequest | None:
+    """The heatmap that is asked for, checked before the upload is read; None where none is.
+
+    Raises:
+        HeatmapUnavailableError: Attention of a class, or of a model that has none.
+    """
+    index = CLASS_INDEX[heatmap_class] if heatmap_class else None
+    has_attention = model.manifest.has_attention
+    method = choose_method(heatmap_method, index, has_attention=has_attention)
+    return HeatmapRequest(overlay_format, method, index) if heatmap else None
 
 
-OverlayDep = Annotated[OverlayFormat | None, Depends(get_overlay)]
+HeatmapDep = Annotated[HeatmapRequest | None, Depends(get_heatmap_request)]
 
 
 def media_type(request: Request) -> str:

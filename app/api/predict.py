@@ -7,15 +7,16 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
-from app.api.deps import IMAGE_FIELD, ModelDep, OverlayDep, Services, ServicesDep, UploadDep
+from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, UploadDep
 from app.api.presenters import class_schema, model_reference
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
-from app.domain.heatmaps import Heatmap, OverlayFormat, draw_overlay, encode
-from app.domain.images import MEDIA_TYPES, RgbImage
+from app.domain.heatmap_checks import check_heatmap
+from app.domain.heatmaps import HeatmapRequest, draw_overlay, encode
+from app.domain.images import MEDIA_TYPES
 from app.domain.labels import CLASSES, LABELS
 from app.domain.uploads import Upload, read_upload
-from app.inference.explain import Prediction
+from app.inference.explain import Prediction, explain
 from app.inference.fleet import ServedModel
 from app.inference.registry import LoadedModel
 from app.telemetry import request_id
@@ -59,16 +60,16 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 async def predict(
     services: ServicesDep,
     model: ModelDep,
+    heatmap: HeatmapDep,
     upload: UploadDep,
-    overlay: OverlayDep,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    body = await answer_image(services, model, upload, overlay)
+    body = await answer_image(services, model, upload, heatmap)
     return Response(body, media_type="application/json")
 
 
 async def answer_image(
-    services: Services, model: ServedModel, upload: bytes, overlay: OverlayFormat | None
+    services: Services, model: ServedModel, upload: bytes, heatmap: HeatmapRequest | None
 ) -> bytes:
     """Decode, classify, explain and count one image.
 
@@ -76,7 +77,7 @@ async def answer_image(
         services: The application's parts.
         model: Who answers; kept in use by the caller.
         upload: The file's bytes, of any origin.
-        overlay: How the overlay is encoded; None for an answer without heatmap.
+        heatmap: Which heatmap; None for an answer without one.
 
     Returns:
         A `PredictionResponse` as JSON.
@@ -107,31 +108,34 @@ async def answer_image(
         model.loaded,
         image,
         prediction,
-        overlay,
+        heatmap,
     )
     services.metrics.count_prediction(model.manifest, prediction.predicted.label)
     return body
 
 
 def _render(
-    model: LoadedModel, image: Upload, prediction: Prediction, overlay: OverlayFormat | None
+    model: LoadedModel, image: Upload, prediction: Prediction, heatmap: HeatmapRequest | None
 ) -> bytes:
-    shown = _show_heatmap(image.picture, prediction.heatmap, overlay) if overlay else None
+    shown = _show_heatmap(image, prediction, heatmap) if heatmap else None
     return to_json(_present(model, image, prediction, shown))
 
 
-def _show_heatmap(
-    pixels: RgbImage, heatmap: Heatmap, overlay_format: OverlayFormat
-) -> HeatmapSchema:
-    overlay = encode(draw_overlay(pixels, heatmap), overlay_format)
+def _show_heatmap(image: Upload, prediction: Prediction, request: HeatmapRequest) -> HeatmapSchema:
+    heatmap = explain(prediction, request.method, request.class_index)
+    overlay = encode(draw_overlay(image.picture, heatmap), request.overlay_format)
+    check = check_heatmap(heatmap.values, image.model_input)
     index = heatmap.class_index
     return HeatmapSchema(
-        media_type=overlay_format.media_type,
+        media_type=request.overlay_format.media_type,
         overlay=base64.b64encode(overlay).decode("ascii"),
         method=heatmap.method,
         explained_class=None if index is None else CLASSES[index].label,
         map=heatmap.values.tolist(),
         scale=heatmap.scale,
+        share_at_border=check.share_at_border,
+        share_in_lesion=check.share_in_lesion,
+        flags=list(check.flags),
     )
 
 

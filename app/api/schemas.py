@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.domain.heatmap_checks import LEAST_IN_LESION, MOST_AT_BORDER, HeatmapFlag
 from app.domain.heatmaps import HeatmapMethod
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
 from app.domain.manifest import Quantized, Runtime, Training
@@ -82,6 +83,28 @@ class HeatmapSchema(BaseModel):
             "image speaks for the class: the overlay then is the image itself."
         ),
     ]
+    share_at_border: Annotated[
+        _Probability | None,
+        Field(
+            description="Share of the map in its outermost ring; a flat map has 0.49 there. Null "
+            "where the map is all zero."
+        ),
+    ]
+    share_in_lesion: Annotated[
+        _Probability | None,
+        Field(
+            description="Share of the map on the lesion and near it, as far as a lesion was found "
+            "by its darkness; null where none was, or where the map is all zero."
+        ),
+    ]
+    flags: Annotated[
+        list[HeatmapFlag],
+        Field(
+            description=f"`blank`: the map is all zero. `border-dominated`: `share_at_border` is "
+            f"above {MOST_AT_BORDER}. `off-lesion`: `share_in_lesion` is below {LEAST_IN_LESION}. "
+            "Both bounds are percentiles of validation images (docs/heatmaps.md)."
+        ),
+    ]
 
 
 class ImageSchema(BaseModel):
@@ -128,6 +151,9 @@ class PredictionResponse(BaseModel):
                     "explained_class": "nv",
                     "map": [[0.0] * 7] * 7,
                     "scale": 0.31,
+                    "share_at_border": 0.28,
+                    "share_in_lesion": 0.64,
+                    "flags": [],
                 },
                 "image": {"width": 600, "height": 450, "media_type": "image/jpeg"},
                 "notice": RESEARCH_USE_NOTICE,

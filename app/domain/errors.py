@@ -10,6 +10,7 @@ DermHybridError
 │   ├── ImageTooSmallError
 │   └── ImageTooManyPixelsError
 ├── ModelNotFoundError            no loaded model has that name
+├── HeatmapUnavailableError       there is no heatmap of that method and class
 ├── ModelFaultError               a loaded model does not answer as it was measured to
 ├── ServiceBusyError              as many predictions are in progress as fit
 ├── ServiceStoppingError          the service takes nothing more
@@ -61,6 +62,10 @@ class ImageTooManyPixelsError(ImageRejectedError):
 
 class ModelNotFoundError(DermHybridError):
     """No loaded model has the requested name."""
+
+
+class HeatmapUnavailableError(DermHybridError):
+    """The model has no heatmap of that method, or the method none of a class."""
 
 
 class ModelFaultError(DermHybridError):

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from app.domain.errors import HeatmapUnavailableError
 from app.domain.images import RgbImage
 
 MAX_OPACITY: Final = 0.6
@@ -52,6 +53,50 @@ class HeatmapMethod(StrEnum):
 
     GRAD_CAM = "grad-cam"
     """Evidence for one class: Selvaraju et al., ICCV 2017, equation 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeatmapRequest:
+    """The heatmap that a caller wants, of a model that has it.
+
+    Attributes:
+        overlay_format: How its overlay is encoded.
+        method: How it is made.
+        class_index: The class to explain; None for the predicted one, or for attention.
+    """
+
+    overlay_format: OverlayFormat
+    method: HeatmapMethod
+    class_index: int | None
+
+
+def choose_method(
+    method: HeatmapMethod | None, class_index: int | None, *, has_attention: bool
+) -> HeatmapMethod:
+    """How a heatmap is made where a caller names the method, the class, both or neither.
+
+    Args:
+        method: What was asked for; None for Grad-CAM where a class is named, else for attention
+            where the model has it, else for Grad-CAM.
+        class_index: The class to explain; None where none was named.
+        has_attention: Whether the model has attention.
+
+    Raises:
+        HeatmapUnavailableError: Attention of a class, or of a model that has none.
+    """
+    if method is None:
+        by_attention = has_attention and class_index is None
+        return HeatmapMethod.ATTENTION if by_attention else HeatmapMethod.GRAD_CAM
+    if method is HeatmapMethod.ATTENTION and not has_attention:
+        raise HeatmapUnavailableError(
+            f"This model has no attention; its heatmap_method is {HeatmapMethod.GRAD_CAM!s}."
+        )
+    if method is HeatmapMethod.ATTENTION and class_index is not None:
+        raise HeatmapUnavailableError(
+            "Attention has no class: leave heatmap_class out, or ask for heatmap_method "
+            f"{HeatmapMethod.GRAD_CAM!s}."
+        )
+    return method
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Turn one row of a model's outputs into an answer with its heatmap."""
+"""Turn one row of a model's outputs into an answer, and an answer into a heatmap."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,13 @@ import numpy.typing as npt
 
 from app.domain.errors import ModelFaultError
 from app.domain.golden import Outputs
-from app.domain.heatmaps import Heatmap, attention_heatmap, grad_cam_heatmap
+from app.domain.heatmaps import (
+    Heatmap,
+    HeatmapMethod,
+    attention_heatmap,
+    choose_method,
+    grad_cam_heatmap,
+)
 from app.domain.labels import CLASSES, DiagnosticClass
 
 
@@ -19,13 +25,15 @@ class Prediction:
         probabilities: (7,) float32, summing to 1.
         predicted: The class of the highest probability.
         confidence: That probability; calibrated where the manifest has a calibration.
-        heatmap: Attention where the model has it, else Grad-CAM of the predicted class.
+        class_activation: (7, 7, 7) float32, class, row, column; Grad-CAM is its positive part.
+        attention: (7, 7) float32 in [0, 1]; None where the model has none.
     """
 
     probabilities: npt.NDArray[np.float32]
     predicted: DiagnosticClass
     confidence: float
-    heatmap: Heatmap
+    class_activation: npt.NDArray[np.float32]
+    attention: npt.NDArray[np.float32] | None
 
 
 def interpret(outputs: Outputs, row: int) -> Prediction:
@@ -39,10 +47,36 @@ def interpret(outputs: Outputs, row: int) -> Prediction:
             "The model gave values that are not finite; that is no answer. Report the request id "
             "to the service's operator."
         )
-    probabilities = outputs["probabilities"][row]
+    # Copies: a view would keep the whole batch's arrays alive until the last image is answered.
+    probabilities = outputs["probabilities"][row].copy()
     index = int(probabilities.argmax())
-    if "attention" in outputs:
-        heatmap = attention_heatmap(outputs["attention"][row])
-    else:
-        heatmap = grad_cam_heatmap(outputs["class_activation"][row], index)
-    return Prediction(probabilities, CLASSES[index], float(probabilities[index]), heatmap)
+    attention = outputs["attention"][row].copy() if "attention" in outputs else None
+    return Prediction(
+        probabilities,
+        CLASSES[index],
+        float(probabilities[index]),
+        outputs["class_activation"][row].copy(),
+        attention,
+    )
+
+
+def explain(
+    prediction: Prediction, method: HeatmapMethod | None = None, class_index: int | None = None
+) -> Heatmap:
+    """The heatmap of an answer; all of them come from its one forward pass (ADR-0001).
+
+    Args:
+        prediction: The answer.
+        method: How to make it; None as in `choose_method`.
+        class_index: The class to explain by Grad-CAM; None for the predicted one.
+
+    Raises:
+        HeatmapUnavailableError: Attention of a class, or of a model that has none.
+    """
+    attention = prediction.attention
+    chosen = choose_method(method, class_index, has_attention=attention is not None)
+    if attention is not None and chosen is HeatmapMethod.ATTENTION:
+        return attention_heatmap(attention)
+    if class_index is None:
+        class_index = CLASSES.index(prediction.predicted)
+    return grad_cam_heatmap(prediction.class_activation, class_index)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.images import ImageLimits
 from app.domain.uploads import read_upload
-from app.inference.explain import interpret
+from app.inference.explain import explain, interpret
 from app.inference.registry import Engine
 
 LIMITS: Final = ImageLimits()
@@ -49,7 +49,7 @@ def answer(engine: Engine, jpeg: bytes, watch: Stopwatch) -> None:
     watch.lap("model")
     prediction = interpret(outputs, 0)
     watch.lap("interpret")
-    overlay = draw_overlay(image.picture, prediction.heatmap)
+    overlay = draw_overlay(image.picture, explain(prediction))
     watch.lap("draw overlay")
     base64.b64encode(encode_png(overlay)).decode("ascii")
     watch.lap("encode overlay")

@@ -59,6 +59,19 @@ def test_a_bad_image_fails_alone(client: TestClient, lesion_png: bytes) -> None:
     assert found[1]["problem"]["request_id"] == answer.headers["x-request-id"]
 
 
+def test_a_batchs_heatmaps_are_of_the_class_and_method_asked_for(
+    client: TestClient, lesion_png: bytes
+) -> None:
+    params = {"model": ATTENTION_MODEL, "heatmap_class": "mel"}
+    answer = client.post("/predict/batch", files=files(lesion_png, lesion_png), params=params)
+    alone = client.post("/predict", files={"image": lesion_png}, params=params).json()["heatmap"]
+    assert (alone["method"], alone["explained_class"]) == ("grad-cam", "mel")
+    assert [line["answer"]["heatmap"]["overlay"] for line in lines(answer)] == [
+        alone["overlay"]
+    ] * 2
+    assert {line["answer"]["heatmap"]["explained_class"] for line in lines(answer)} == {"mel"}
+
+
 def test_lines_come_in_order_of_completion_and_time_is_counted_for_each_image(
     tiny_models: Path, lesion_png: bytes
 ) -> None:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from PIL import Image
 
+from app.domain.heatmap_checks import check_heatmap
 from app.domain.heatmaps import encode_png
 from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
@@ -82,6 +83,64 @@ def test_attention_model_explains_by_attention(client: TestClient, lesion_png: b
     assert body["heatmap"]["method"] == "attention"
     assert body["heatmap"]["explained_class"] is None
     assert body["heatmap"]["scale"] == np.max(body["heatmap"]["map"]) > 0
+
+
+@pytest.mark.parametrize("model", [PLAIN_MODEL, ATTENTION_MODEL])
+def test_every_class_and_both_methods_can_be_shown(
+    client: TestClient, tiny_models: Path, lesion_png: bytes, model: str
+) -> None:
+    engine = TensorFlowEngine(max((tiny_models / model).iterdir()))
+    outputs = engine.predict(to_model_input(decode_image(lesion_png).pixels)[None])
+    maps = np.maximum(outputs["class_activation"][0], 0)
+    plain = post(client, lesion_png, model=model).json()
+    for index, label in enumerate(LABELS):
+        for named in ({}, {"heatmap_method": "grad-cam"}):
+            body = post(client, lesion_png, model=model, heatmap_class=label, **named).json()
+            heatmap = body["heatmap"]
+            assert (heatmap["method"], heatmap["explained_class"]) == ("grad-cam", label)
+            np.testing.assert_allclose(heatmap["map"], maps[index], atol=1e-6)
+            assert body["probabilities"] == plain["probabilities"]
+            assert ("blank" in heatmap["flags"]) == (maps[index].max() <= 0)
+    grad_cam = post(client, lesion_png, model=model, heatmap_method="grad-cam").json()["heatmap"]
+    assert grad_cam["explained_class"] == plain["predicted_class"]["label"]
+    if model == ATTENTION_MODEL:
+        shown = post(client, lesion_png, model=model, heatmap_method="attention").json()["heatmap"]
+        assert shown == plain["heatmap"]
+        np.testing.assert_allclose(shown["map"], outputs["attention"][0], atol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        (
+            {"model": ATTENTION_MODEL, "heatmap_method": "attention", "heatmap_class": "mel"},
+            "Attention has no class",
+        ),
+        ({"model": PLAIN_MODEL, "heatmap_method": "attention"}, "has no attention"),
+    ],
+)
+def test_heatmaps_that_there_are_not_are_refused(
+    client: TestClient, lesion_png: bytes, path: str, params: dict[str, str], words: str
+) -> None:
+    response = client.post(path, files={"image": lesion_png}, params=params)
+    body = response.json()
+    assert response.status_code == 422
+    assert body["type"] == "urn:dermhybrid:problem:heatmap-unavailable"
+    assert words in body["detail"]
+
+
+def test_the_heatmaps_checks_are_those_of_its_own_map(
+    client: TestClient, lesion_png: bytes
+) -> None:
+    for label in LABELS:
+        heatmap = post(client, lesion_png, heatmap_class=label).json()["heatmap"]
+        values = np.array(heatmap["map"], np.float32)
+        check = check_heatmap(values, to_model_input(decode_image(lesion_png).pixels))
+        assert heatmap["flags"] == list(check.flags)
+        for key in ("share_at_border", "share_in_lesion"):
+            expected = getattr(check, key)
+            assert heatmap[key] == (None if expected is None else pytest.approx(expected, abs=1e-6))
 
 
 def test_version_can_be_named(client: TestClient, lesion_png: bytes) -> None:
@@ -208,7 +267,15 @@ def test_unknown_model_is_named_as_such(client: TestClient, lesion_png: bytes) -
     assert f"{PLAIN_MODEL}@2" in response.json()["detail"]
 
 
-@pytest.mark.parametrize("params", [{"heatmap": "perhaps"}, {"model": "x" * 81}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"heatmap": "perhaps"},
+        {"model": "x" * 81},
+        {"heatmap_class": "patient Jane Roe"},
+        {"heatmap_method": "saliency"},
+    ],
+)
 def test_bad_parameters_are_named_and_not_repeated(
     client: TestClient, lesion_png: bytes, params: dict[str, str]
 ) -> None:

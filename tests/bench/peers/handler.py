@@ -15,7 +15,7 @@ from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.images import ImageLimits
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload, read_upload
-from app.inference.explain import Prediction
+from app.inference.explain import Prediction, explain
 from app.inference.registry import load_model
 from app.inference.runtimes import engine_maker
 
@@ -50,7 +50,7 @@ def decode(data: bytes) -> Upload:
 
 def render(image: Upload, prediction: Prediction) -> bytes:
     """The answer as JSON."""
-    overlay = encode_png(draw_overlay(image.picture, prediction.heatmap))
+    overlay = encode_png(draw_overlay(image.picture, explain(prediction)))
     return json.dumps(
         {
             "predicted_class": prediction.predicted.label,

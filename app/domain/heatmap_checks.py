@@ -1,0 +1,94 @@
+"""What a heatmap itself gives away: whether there is a reason not to read anything into it.
+
+Nobody can tell from a map alone that it is right. That it lies at the border of the picture, or
+beside the lesion, is enough to distrust it, and the answer that it goes with.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from app.domain.images import MODEL_INPUT_SIZE, RgbImage
+from app.domain.lesion import find_lesion
+
+MOST_AT_BORDER: Final = 0.75
+"""95th percentile of `share_at_border`, measured on validation images (docs/heatmaps.md)."""
+
+LEAST_IN_LESION: Final = 0.1
+"""5th percentile of `share_in_lesion`, measured on the same maps."""
+
+_MARGIN: Final = 16
+"""Pixels around a lesion that still count: half of a map's cell, which is all it resolves."""
+_AROUND: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _MARGIN + 1, 2 * _MARGIN + 1))
+
+
+class HeatmapFlag(StrEnum):
+    """A reason not to read anything into a heatmap."""
+
+    BLANK = "blank"
+    """Nothing speaks for the class."""
+    BORDER_DOMINATED = "border-dominated"
+    """More of it lies at the picture's border than in most maps."""
+    OFF_LESION = "off-lesion"
+    """Less of it lies on the lesion than in most maps."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeatmapCheck:
+    """What was found.
+
+    Attributes:
+        share_at_border: Of the map, in the outermost ring of its 7 x 7 places; None where the
+            map is all zero.
+        share_in_lesion: Of the map, on the lesion or within 16 pixels of it; None where the map
+            is all zero or no lesion was found.
+        flags: Reasons for distrust, none in most maps.
+    """
+
+    share_at_border: float | None
+    share_in_lesion: float | None
+    flags: tuple[HeatmapFlag, ...]
+
+
+def check_heatmap(values: npt.NDArray[np.float32], image: RgbImage) -> HeatmapCheck:
+    """Look at a map beside the picture that it explains.
+
+    Args:
+        values: (7, 7) float32, not negative.
+        image: (224, 224, 3) uint8, what the model was given.
+    """
+    total = float(values.sum(dtype=np.float64))
+    if total <= 0.0:
+        return HeatmapCheck(None, None, (HeatmapFlag.BLANK,))
+    at_border = min(1.0, max(0.0, 1.0 - float(values[1:-1, 1:-1].sum(dtype=np.float64)) / total))
+    in_lesion = share_in(values, around_lesion(image))
+    flags = []
+    if at_border > MOST_AT_BORDER:
+        flags.append(HeatmapFlag.BORDER_DOMINATED)
+    if in_lesion is not None and in_lesion < LEAST_IN_LESION:
+        flags.append(HeatmapFlag.OFF_LESION)
+    return HeatmapCheck(at_border, in_lesion, tuple(flags))
+
+
+def around_lesion(image: RgbImage) -> npt.NDArray[np.bool_]:
+    """The lesion of (224, 224, 3) uint8 with a margin: (224, 224) bool, all False without one."""
+    lesion = find_lesion(image).astype(np.uint8)
+    return np.asarray(cv2.dilate(lesion, _AROUND), np.bool_)
+
+
+def share_in(values: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float | None:
+    """The share of a map (7, 7) that is in a mask (224, 224); None where the mask is empty."""
+    if not mask.any():
+        return None
+    fine = enlarge(values)
+    return float(fine[mask].sum(dtype=np.float64) / fine.sum(dtype=np.float64))
+
+
+def enlarge(values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """A map (7, 7) at the picture's size (224, 224), as an overlay shows it."""
+    size = (MODEL_INPUT_SIZE, MODEL_INPUT_SIZE)
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)
