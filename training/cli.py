@@ -249,6 +249,30 @@ def robustness(
 
 
 @app.command()
+def heatmaps(
+    targets: Annotated[list[Path], typer.Argument(help="models/NAME/VERSION of each.")],
+    data: DataOption,
+    every: Annotated[int, typer.Option(min=1, help="Take every such validation image.")] = 8,
+    output: Annotated[Path, typer.Option(help="File to make.")] = Path(
+        "docs/results/heatmaps.json"
+    ),
+    page: Annotated[Path, typer.Option(help="Page to write from it.")] = Path("docs/heatmaps.md"),
+) -> None:
+    """Measure how far heatmaps can be trusted, and the bounds of their flags."""
+    with _refusals():
+        from training.heatmap_checks import measure
+        from training.heatmap_page import render
+        from training.robustness import write
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            measured = measure(targets, prepared, every, report)
+        write(measured, output)
+        page.write_text(render(measured), encoding="utf-8")
+    typer.echo(f"{output}, {page}")
+
+
+@app.command()
 def export(
     run: RunArgument,
     models: Annotated[Path, typer.Option(help="Folder of all artifacts.")] = Path("models"),
