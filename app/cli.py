@@ -77,9 +77,7 @@ def predict(
     table = Table(Column("image", overflow="fold"), "class", box=SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("conf.", *LABELS):
         table.add_column(heading, no_wrap=True, min_width=5)
-    table.title = (
-        f"{manifest.name}@{manifest.version} {chosen.digest[:12]}, {chosen.engine.runtime}"
-    )
+    table.title = f"{manifest.name}@{manifest.version} {chosen.digest[:12]}, {chosen.runtime}"
     table.caption = RESEARCH_USE_NOTICE
     outcomes = classify(
         files,

@@ -69,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
             metrics=metrics,
             image_limits=settings.image_limits(),
             doors=tuple(doors.values()),
+            gates=settings.gates(),
             max_overlay_side=settings.max_overlay_side,
             image_threads=anyio.CapacityLimiter(settings.image_workers),
             auditor=auditor,

@@ -7,9 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.domain.decision import Gates
 from app.domain.images import DEFAULT_LIMITS, ImageLimits
 from app.domain.manifest import Runtime
 from app.domain.uploads import MAX_PICTURE_SIDE
+
+Gate = Literal["advise", "reject"]
+"""What a finding about a picture does to its answer: `advise` refers it."""
 
 
 class Settings(BaseSettings):
@@ -41,6 +45,10 @@ class Settings(BaseSettings):
         self_test_interval_seconds: Time between two self-tests of all models while serving.
         admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
             it there is no `/admin`.
+        out_of_distribution_gate: Whether a picture unlike the training images rejects its
+            answer, or refers it.
+        quality_gate: Whether a picture of poor quality rejects its answer, or refers it
+            (`advise`).
         audit_dir: Folder for the record of every answer; none is kept where it is not set.
         audit_max_file_bytes: Length from which a new file is begun.
         audit_required: Answer with 503 what could not be recorded; otherwise log and count it.
@@ -72,6 +80,8 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     self_test_interval_seconds: Annotated[float, Field(gt=0)] = 300.0
     admin_token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    out_of_distribution_gate: Gate = "reject"
+    quality_gate: Gate = "advise"
     audit_dir: Path | None = None
     audit_max_file_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
     audit_required: bool = True
@@ -83,6 +93,13 @@ class Settings(BaseSettings):
     def digest(self) -> str:
         """SHA-256 of all settings, to tell by which an answer was given."""
         return sha256(self.model_dump_json().encode()).hexdigest()
+
+    def gates(self) -> Gates:
+        """What rejects an answer, in the form that decisions take."""
+        return Gates(
+            reject_novelty=self.out_of_distribution_gate == "reject",
+            reject_quality=self.quality_gate == "reject",
+        )
 
     def image_limits(self) -> ImageLimits:
         """The bounds in the form that the decoder takes."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -56,6 +56,20 @@ _PROBABILITY_BUCKETS: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.
 _BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
+class Named(Protocol):
+    """What measurements are of: a model's manifest, or an ensemble's."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of the model."""
+        ...
+
+
 class Metrics:
     """The service's metrics in a registry of their own, one for each application.
 
@@ -65,7 +79,9 @@ class Metrics:
         in_flight: Requests being answered now.
         stage_seconds: Duration of queue, decode, inference and explain, by model version.
         batch_size: Images that a model was given at once.
-        predictions: Answers by model version and predicted class.
+        predictions: Answers by model version and predicted class, "none" where rejected.
+        decisions: Answers by model version and what is to become of them.
+        decision_reasons: Reasons of these decisions; one may have several.
         self_test: 1 for each model that reproduced its golden example last time, else 0.
         model_info: 1 for each loaded model, with its digest.
         shadow_predictions: Images that the shadow scored, by the class answered and its own.
@@ -115,8 +131,20 @@ class Metrics:
         )
         self.predictions = Counter(
             "dermhybrid_predictions_total",
-            "Answers by predicted class.",
+            "Answers by predicted class; none where rejected.",
             ("model", "version", "predicted_class"),
+            registry=self.registry,
+        )
+        self.decisions = Counter(
+            "dermhybrid_decisions_total",
+            "Answers by what is to become of them: report, refer, reject.",
+            ("model", "version", "action"),
+            registry=self.registry,
+        )
+        self.decision_reasons = Counter(
+            "dermhybrid_decision_reasons_total",
+            "Reasons why an answer was referred or rejected; one answer may have several.",
+            ("model", "version", "reason"),
             registry=self.registry,
         )
         self.self_test = Gauge(
@@ -177,13 +205,13 @@ class Metrics:
         self.ready.set(1)
 
     @contextmanager
-    def time_stage(self, stage: str, manifest: Manifest) -> Iterator[None]:
+    def time_stage(self, stage: str, manifest: Named) -> Iterator[None]:
         """Measure a stage that succeeds; a failed one says nothing about speed."""
         started = perf_counter()
         yield
         self.observe_stage(stage, manifest, perf_counter() - started)
 
-    def observe_stage(self, stage: str, manifest: Manifest, seconds: float) -> None:
+    def observe_stage(self, stage: str, manifest: Named, seconds: float) -> None:
         """Record the duration of a stage."""
         labels = (stage, manifest.name, str(manifest.version))
         self.stage_seconds.labels(*labels).observe(seconds)
@@ -206,10 +234,15 @@ class Metrics:
         """Count an image that the shadow did not score."""
         self.shadow_missed.labels(manifest.name, str(manifest.version), reason).inc()
 
-    def count_prediction(self, manifest: Manifest, predicted_class: str) -> None:
-        """Count an answer."""
-        labels = (manifest.name, str(manifest.version), predicted_class)
-        self.predictions.labels(*labels).inc()
+    def count_answer(
+        self, model: Named, action: str, reasons: Iterable[str], predicted_class: str
+    ) -> None:
+        """Count an answer, what is to become of it, and why."""
+        labels = (model.name, str(model.version))
+        self.predictions.labels(*labels, predicted_class).inc()
+        self.decisions.labels(*labels, action).inc()
+        for reason in reasons:
+            self.decision_reasons.labels(*labels, reason).inc()
 
     def render(self) -> bytes:
         """Prometheus's text format."""

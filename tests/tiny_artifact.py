@@ -26,6 +26,8 @@ from app.domain.manifest import (
     write_manifest,
 )
 from app.domain.measurements import Calibration, ClassMetrics, Interval, Metrics
+from app.domain.novelty import FeatureSpace, write_feature_space
+from app.domain.rules import FEATURE_SPACE_NAME, DecisionRules
 from training.synthetic import draw_lesion
 
 
@@ -88,10 +90,12 @@ def write_tiny_artifact(
     model: tf.Module | None = None,
     split_fingerprint: str = "0" * 64,
     data_fingerprint: str = "0" * 64,
+    decision: DecisionRules | None = None,
 ) -> Path:
     """Write `models/<name>/<version>/`, whose figures are all `measured`.
 
-    Of a tiny model, or of another one with the same method `serve`.
+    Of a tiny model, or of another one with the same method `serve`. With rules, grey pictures
+    are what its training images span: the score is the distance from grey.
     """
     folder = models / name / str(version)
     model = model or TinyModel(attention=attention, seed=seed)
@@ -99,6 +103,11 @@ def write_tiny_artifact(
     picture = draw_lesion(seed, 4)
     (folder / "golden_input.png").write_bytes(encode_png(picture))
     (folder / MODEL_CARD_NAME).write_text("# Tiny\n", encoding="utf-8")
+    if decision is not None:
+        grey = np.full((1, 3), 3**-0.5, np.float32)
+        write_feature_space(
+            FeatureSpace(np.full(3, 0.5, np.float32), grey), folder / FEATURE_SPACE_NAME
+        )
     image = tf.constant(to_model_input(picture)[None])
     probabilities = model.serve(image)["probabilities"][0].numpy()
     files = {
@@ -129,6 +138,7 @@ def write_tiny_artifact(
         ),
         calibration=calibration,
         metrics=tiny_metrics(measured),
+        decision=decision,
         golden_example=GoldenExample(
             probabilities=[float(p) for p in probabilities], tolerance=1e-3
         ),

@@ -216,6 +216,10 @@ def ensemble(
     members: Annotated[list[Path], typer.Argument(help="models/NAME/VERSION of each.")],
     data: DataOption,
     output: Annotated[Path, typer.Option(help="File to make.")] = Path("models/ensemble.json"),
+    version: Annotated[int, typer.Option(min=1, help="Of the ensemble.")] = 1,
+    commit: Annotated[
+        str | None, typer.Option(help="Commit of this code, outside of a clean checkout.")
+    ] = None,
 ) -> None:
     """Weigh and calibrate artifacts as one on the validation part; measure on the test part."""
     with _refusals():
@@ -223,7 +227,14 @@ def ensemble(
 
         prepared = load_prepared(data)
         with _bar("images") as report:
-            made = combine(members, prepared, output, report)
+            made = combine(
+                members,
+                prepared,
+                output,
+                report,
+                version=version,
+                git_commit=commit or _clean_commit(),
+            )
     typer.echo(f"{output}: {_headline(made.metrics)}")
 
 
@@ -310,6 +321,24 @@ def quantize(
         f"{artifact}: accuracy {made.accuracy.before:.4f} in float32, {made.accuracy.after:.4f} in "
         f"8 bits; {made.other_answers:.4f} of the answers name another class"
     )
+
+
+@app.command()
+def decide(
+    artifact: Annotated[Path, typer.Argument(help="models/NAME/VERSION.", exists=True)],
+    data: DataOption,
+    commit: Annotated[
+        str | None, typer.Option(help="Commit of this code, outside of a clean checkout.")
+    ] = None,
+) -> None:
+    """Issue an artifact's next version, with rules for reporting, referring and rejecting."""
+    with _refusals():
+        from training.decide import decide as issue
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            folder = issue(artifact, prepared, report, git_commit=commit or _clean_commit())
+    typer.echo(str(folder))
 
 
 @app.command()

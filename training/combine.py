@@ -1,6 +1,13 @@
-"""Make an ensemble: weights and temperature on the validation part, figures on the test part."""
+"""Make an ensemble: all that is chosen on the validation part, figures on the test part.
+
+```
+OUTPUT/ensemble.json
+OUTPUT/ENSEMBLE_CARD.md
+```
+"""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -8,12 +15,23 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from app.domain.ensemble import EnsembleManifest, EnsembleMember, pool
+from app.domain.decision import disagreement
+from app.domain.ensemble import (
+    ENSEMBLE_CARD_NAME,
+    EnsembleManifest,
+    EnsembleMember,
+    pool,
+)
+from app.domain.images import RgbImage
+from app.inference.models import LoadedModel, load_model
+from app.inference.runtimes import engine_maker
 from training.calibration import calibrate
+from training.cards import ensemble_card
 from training.evaluate import measure_all
 from training.prepare import Part, PreparedData
+from training.rules import Answers, make_rules
 from training.run_folder import write_json
-from training.served import load_artifact, predict_all, require_split
+from training.served import predict_all, require_split
 
 _START: Final = 1.0
 _UPPER: Final = 5.0
@@ -29,60 +47,116 @@ def combine(
     data: PreparedData,
     output: Path,
     report_progress: Callable[[int, int], None],
+    *,
+    version: int,
+    git_commit: str,
 ) -> EnsembleManifest:
-    """Calibrate and measure an ensemble, and write it.
+    """Calibrate and measure an ensemble, and write it with its card.
 
     Args:
         folders: `<name>/<version>/` of each member; all trained on this very split.
         data: The dataset.
         output: `ensemble.json`, in the folder of all artifacts; it must not exist.
         report_progress: Called with (images done, images in all), for each member and part.
+        version: Of the ensemble.
+        git_commit: Of this code, 40 hexadecimal digits.
 
     Raises:
-        EnsembleError: It exists, or there is one member only.
+        EnsembleError: It exists, there is one member only, or a member has no rules.
         ValueError: A member was trained on another split.
         ArtifactError: A member must not be served.
     """
     if output.exists():
         raise EnsembleError(f"{output} exists; delete it if its figures may be replaced.")
-    models = {model.manifest.name: model for model in map(load_artifact, folders)}
-    if len(models) != len(folders) or len(models) < 2:
+    models = [load_model(folder.resolve(), engine_maker("openvino")) for folder in folders]
+    names = [model.manifest.name for model in models]
+    if len(set(names)) != len(folders) or len(models) < 2:
         raise EnsembleError("An ensemble needs at least two models of different names.")
-    for model in models.values():
+    for model in models:
         require_split(model.manifest, data)
-
-    def answers(part: Part) -> dict[str, npt.NDArray[np.float32]]:
-        rows = data.rows(part)
-        return {
-            name: predict_all(
-                lambda images, model=model: model.engine.predict(images)["probabilities"],  # type: ignore[misc]
-                (data.images[row] for row in rows),
-                len(rows),
-                report_progress,
+        if model.manifest.decision is None:
+            raise EnsembleError(
+                f"{model.qualified_name} has no rules; run `python -m training decide` on it."
             )
-            for name, model in models.items()
-        }
 
-    validation, rows = answers(Part.VALIDATION), data.rows(Part.VALIDATION)
-    weights = fit_weights(validation, data.labels(rows))
-    pooled = np.log(np.maximum(pool(validation, weights, 1.0), _SMALLEST))
+    validation, test = (
+        [_ask(model, data, part, report_progress) for model in models]
+        for part in (Part.VALIDATION, Part.TEST)
+    )
+    rows = data.rows(Part.VALIDATION)
+    own = {name: answer.probabilities for name, answer in zip(names, validation, strict=True)}
+    weights = fit_weights(own, data.labels(rows))
+    pooled = np.log(np.maximum(pool(own, weights, 1.0), _SMALLEST))
     calibration = calibrate(pooled, data.labels(rows), data.lesions(rows), seed=data.seed)
-    test = pool(answers(Part.TEST), weights, calibration.temperature)
+    chosen, measured = (
+        _combine(dict(zip(names, answers, strict=True)), weights, calibration.temperature)
+        for answers in (validation, test)
+    )
     ensemble = EnsembleManifest(
+        version=version,
+        git_commit=git_commit,
         members=[
             EnsembleMember(
-                name=name,
+                name=model.manifest.name,
                 version=model.manifest.version,
                 digest=model.digest,
-                weight=weights[name],
+                weight=weights[model.manifest.name],
             )
-            for name, model in models.items()
+            for model in models
         ],
         calibration=calibration,
-        metrics=measure_all(Part.TEST, data, test, calibration),
+        metrics=measure_all(Part.TEST, data, measured.probabilities, calibration),
+        decision=make_rules(
+            chosen,
+            measured,
+            calibration,
+            num_components=None,
+            git_commit=git_commit,
+            seed=data.seed,
+        ),
+        card_sha256="0" * 64,
     )
+    card = ensemble_card(ensemble).encode()
+    ensemble = ensemble.model_copy(update={"card_sha256": sha256(card).hexdigest()})
+    (output.parent / ENSEMBLE_CARD_NAME).write_bytes(card)
     write_json(output, ensemble.model_dump(mode="json"))
     return ensemble
+
+
+def _ask(
+    model: LoadedModel,
+    data: PreparedData,
+    part: Part,
+    report_progress: Callable[[int, int], None],
+) -> Answers:
+    """One member's answers; its scores of novelty are divided by its threshold."""
+    rules = model.manifest.decision
+    threshold = rules.novelty.threshold if rules else 1.0
+
+    def answer(images: RgbImage) -> npt.NDArray[np.float32]:
+        return np.stack(
+            [
+                np.append(found.probabilities, (found.novelty or 0.0) / threshold)
+                for found in model.predict_batch(images)
+            ]
+        ).astype(np.float32)
+
+    rows = data.rows(part)
+    both = predict_all(answer, (data.images[row] for row in rows), len(rows), report_progress)
+    return Answers(both[:, :-1], data.labels(rows), data.lesions(rows), both[:, -1])
+
+
+def _combine(answers: dict[str, Answers], weights: dict[str, float], temperature: float) -> Answers:
+    """What the members' answers make together, as `app.inference.ensembles` does it."""
+    own = {name: answer.probabilities for name, answer in answers.items()}
+    first = next(iter(answers.values()))
+    return Answers(
+        pool(own, weights, temperature),
+        first.labels,
+        first.groups,
+        np.mean([answer.novelty for answer in answers.values()], axis=0),
+        disagreement(list(own.values())),
+    )
 
 
 def fit_weights(

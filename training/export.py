@@ -30,13 +30,13 @@ from app.domain.manifest import (
     write_manifest,
 )
 from app.domain.measurements import Metrics
+from app.inference.models import Engine
 from app.inference.openvino_engine import OpenVinoEngine
-from app.inference.registry import Engine
 from app.inference.tensorflow_engine import TensorFlowEngine
+from training.cards import DATA_TERMS, model_card
 from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part
-from training.report import DATA_TERMS, model_card
 from training.run_folder import read_history, read_processes, read_result, read_run_owner
 from training.synthetic import draw_lesion
 

@@ -29,7 +29,7 @@ from app.domain.heatmaps import HeatmapMethod
 from app.domain.images import RgbImage
 from app.domain.labels import CLASSES
 from app.inference.explain import Prediction, explain, interpret
-from app.inference.registry import load_model
+from app.inference.models import load_model
 from app.inference.runtimes import engine_maker
 from training.inference_graph import SIGNATURE
 from training.prepare import Part, PreparedData

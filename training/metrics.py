@@ -195,6 +195,24 @@ def measure_subgroups(
     return subgroups
 
 
+def share(
+    hit: npt.NDArray[np.bool_],
+    among: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.object_],
+    *,
+    seed: int,
+) -> Interval:
+    """The share of hits among some images, with the interval of `measure`.
+
+    Args:
+        hit: (num_images,) bool.
+        among: (num_images,) bool.
+        groups: (num_images,) lesion identifiers.
+        seed: Of the resamples.
+    """
+    return _share(hit, among, _group_draws(groups, np.random.default_rng(seed), NUM_RESAMPLES))
+
+
 def _share(hit: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], counts: Ints) -> Interval:
     """The share of hits among some images, with its interval over resamples."""
     both = (hit & among).astype(np.float64)

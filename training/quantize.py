@@ -31,9 +31,9 @@ from app.domain.manifest import (
     write_manifest,
 )
 from app.inference.openvino_engine import OpenVinoEngine
+from training.cards import model_card
 from training.export import list_files, verify
 from training.prepare import Part, PreparedData
-from training.report import model_card
 from training.served import BATCH_SIZE, require_split
 
 MAX_ACCURACY_LOSS: Final = 0.005

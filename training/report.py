@@ -1,19 +1,12 @@
-"""Figures as Markdown: the report of an evaluation and the model card of an artifact."""
+"""Figures as Markdown, for the report of an evaluation and for cards."""
 
 from pathlib import Path
-from typing import Any, Final
 
-from app.domain.labels import CLASSES, LABELS
-from app.domain.manifest import Manifest, TrainingProcess
+from app.domain.labels import LABELS
 from app.domain.measurements import Interval, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.rules import DecisionRules
 from training.config import Recipe
-
-DATA_TERMS: Final = (
-    "HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5:180161, 2018, "
-    "doi:10.1038/sdata.2018.161), ViDIR Group, Department of Dermatology, Medical University "
-    "of Vienna, CC BY-NC 4.0: the weights are for non-commercial use."
-)
 
 
 def write_report(recipe: Recipe, metrics: Metrics, path: Path) -> None:
@@ -117,162 +110,75 @@ def reliability_lines(metrics: Metrics) -> list[str]:
     return lines
 
 
-def model_card(manifest: Manifest) -> str:
-    """The model card of an artifact (Mitchell et al., "Model Cards", FAT* 2019)."""
-    training, metrics = manifest.training, manifest.metrics
-    stages = ", ".join(_stage(stage) for stage in training.recipe["stages"])
-    commits = ", ".join(dict.fromkeys(_code(process) for process in training.processes))
-    classes = [f"- `{c.label}`: {c.name} ({c.malignancy})" for c in CLASSES]
-    lines = [
-        f"# {manifest.title}, version {manifest.version}",
-        "",
-        f"**{RESEARCH_USE_NOTICE}**",
-        "",
-        "## What it is",
-        "",
-        f"A hybrid network of {manifest.num_parameters:,} parameters: "
-        f"{training.recipe['backbone']}"
-        f"{' with spatial attention' if manifest.has_attention else ''} beside a small CNN, after "
-        "Baliyan, Tomar and Dixit, *A Hybrid Deep Learning Model to Improve Skin Cancer "
-        "Classification*. It takes one dermatoscopic image (224 x 224) and gives a probability "
-        "for each of seven classes:",
-        "",
-        *classes,
-        "",
-        "## Intended use",
-        "",
-        "Research on dermatoscopic images of pigmented lesions like those of HAM10000, and "
-        "trials of the service around it. Out of scope: any clinical decision, photographs "
-        "without a dermatoscope, mucosa and nails, diagnoses outside the seven classes (the "
-        "model always answers one of them), and populations other than those below.",
-        "",
-        "## Data",
-        "",
-        DATA_TERMS,
-        "",
-        f"Split `{training.protocol}` (64 % training, 16 % validation, 20 % test"
-        f"{_LEAK[training.protocol]}), seed "
-        f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. The patients come "
-        "from Austria and Australia and are mostly light-skinned; more than half of the "
-        "diagnoses were confirmed by histopathology.",
-        "",
-        "## Training",
-        "",
-        f"{training.epochs} epochs (at most {stages}), {training.steps:,} steps of "
-        f"{training.recipe['batch_size']} images, {training.seconds / 3600:.1f} hours on "
-        f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
-        f"{_origins(training.recipe)}"
-        f"Trained by: {commits}. Exported by: commit `{manifest.git_commit}`. The whole recipe is "
-        "in `manifest.json`.",
-        "",
-        f"## Results on the {metrics.part} part",
-        "",
-        f"{metrics.num_images} images that neither training nor model selection saw, measured "
-        "with the exported graph by `python -m training evaluate`.",
-        "",
-        *metrics_lines(metrics),
-        "",
-        *reliability_lines(metrics),
-        "",
-        "Confusion matrix, a row a true class:",
-        "",
-        f"| | {' | '.join(LABELS)} |",
-        f"|---{'|---' * len(LABELS)}|",
-        *(
-            f"| {label} | {' | '.join(map(str, row))} |"
-            for label, row in zip(LABELS, metrics.confusion_matrix, strict=True)
-        ),
-        "",
-        *_quantized_lines(manifest),
-        "## Limits",
-        "",
-        _calibration_limit(manifest),
-        "- Nothing in the model notices an image that is not a dermatoscopic one.",
-        "- Recall differs much between classes (table above); rare classes were learnt from few "
-        "lesions.",
-        "- Heatmaps show where a network's evidence lies on a 7 x 7 grid, not why, and not "
-        "where a lesion ends.",
-        "",
-        "## Licence",
-        "",
-        f"{manifest.license}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _quantized_lines(manifest: Manifest) -> list[str]:
-    made = manifest.quantized
-    if made is None:
+def rules_lines(rules: DecisionRules | None) -> list[str]:
+    """When an answer is reported, and what came of it on the test part, as Markdown."""
+    if rules is None:
         return []
-    return [
-        "## In 8 bits",
+    outcome, referral = rules.outcome, rules.referral
+    lines = [
+        "## When an answer is reported",
         "",
-        f"`RUNTIME=openvino-int8` runs `openvino_int8/`, made by `python -m training quantize` "
-        f"({made.tool}, commit `{made.git_commit}`) with {made.num_calibration_images} training "
-        f"images. On the {made.num_images} validation images, beside float32: "
-        f"{made.other_answers:.2%} of the answers name another class; a probability moves by "
-        f"{made.median_change:.4f} (median of each image's largest change) and by "
-        f"{made.largest_change:.4f} at most; the heatmaps' correlation is "
-        f"{made.heatmap_correlation:.3f} (median). The figures above are of float32.",
+        f"Rules chosen on the validation part by `python -m training decide` or `ensemble` (commit "
+        f"`{rules.git_commit}`; ADR-0014), measured on the test part: {outcome.reported:.1%} of "
+        f"the images are reported, {outcome.referred:.1%} referred to a person, "
+        f"{outcome.rejected:.1%} rejected as out of distribution. Of what is reported, "
+        f"{_short(outcome.accuracy)} is right; {outcome.num_malignant_reported_benign} of "
+        f"{outcome.num_malignant} malignant images are reported as benign.",
         "",
-        "| | float32 | 8 bits |",
+        "| reason | rule | share of test images |",
         "|---|---|---|",
-        f"| accuracy | {made.accuracy.before:.4f} | {made.accuracy.after:.4f} |",
         *(
-            f"| recall of {label} | {made.recall[label].before:.4f} | "
-            f"{made.recall[label].after:.4f} |"
-            for label in LABELS
+            f"| `{name}` | {_rule(name, rules)} | {found:.1%} |"
+            for name, found in outcome.reasons.items()
         ),
         "",
+        f"By confidence alone: at or above {referral.min_confidence:.4f}, chosen for an accuracy "
+        f"of {referral.required_accuracy:.2f}, {_short(referral.accuracy)} of the answers are "
+        f"right, and {_short(referral.referred)} are referred. The referral curve:",
+        "",
+        f"| referred | {' | '.join(f'{point.referred:.0%}' for point in referral.curve)} |",
+        f"|---{'|---' * len(referral.curve)}|",
+        f"| accuracy | {' | '.join(f'{point.accuracy:.3f}' for point in referral.curve)} |",
+        "",
+        "Prediction sets (class-conditional split conformal prediction):",
+        "",
+        f"| coverage | measured | {' | '.join(LABELS)} | classes in a set | sets of one class |",
+        f"|---|---{'|---' * len(LABELS)}|---|---|",
     ]
-
-
-def _calibration_limit(manifest: Manifest) -> str:
-    calibration = manifest.calibration
-    if calibration is None:
-        return (
-            "- The probabilities are the softmax's own and are not calibrated: 0.9 does not mean "
-            "that nine in ten such answers are right."
+    for rule in rules.prediction_sets:
+        found = rule.measured
+        cells = " | ".join(
+            f"{found.per_class[label]:.3f}{'*' if label in rule.pooled else ''}"
+            if label in found.per_class
+            else ""
+            for label in LABELS
         )
-    return (
-        f"- The probabilities were calibrated by one temperature ({calibration.temperature}) on "
-        f"{calibration.num_images} validation images (expected calibration error "
-        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after); on images "
-        "from elsewhere they may mean less."
-    )
-
-
-_LEAK: Final = {
-    "lesion": ", no lesion in two parts",
-    "paper": "; by image, so that photographs of one lesion fall into several parts and the "
-    "figures below flatter the model",
-}
-
-
-def _origins(recipe: dict[str, Any]) -> str:
-    """The artifacts that a model was made from; manifests before these fields have none."""
-    words = ""
-    if recipe.get("initial_model"):
-        words += f"All weights began as those of `{recipe['initial_model']}`. "
-    if recipe.get("teacher"):
-        words += (
-            f"`{recipe['teacher']}` taught it: {recipe['distillation_weight']:.0%} of the loss, "
-            f"temperature {recipe['distillation_temperature']:g}. "
+        lines.append(
+            f"| {rule.coverage:.0%} | {_short(found.coverage)} | {cells} | {found.mean_size:.2f} | "
+            f"{found.singletons:.1%} |"
         )
-    return words
+    if any(rule.pooled for rule in rules.prediction_sets):
+        lines += [
+            "",
+            "\\* Too few validation images for this coverage: the threshold is of all classes "
+            "together, and nothing is promised for this one.",
+        ]
+    return [*lines, ""]
 
 
-def _stage(stage: dict[str, Any]) -> str:
-    steps = stage["steps_per_epoch"]
-    limit = "" if steps is None else f" of {steps} steps"
-    return f"{stage['max_epochs']} x {stage['image_size']} px{limit}"
-
-
-def _code(process: TrainingProcess) -> str:
-    if process.git_commit is None:
-        return "code before its first commit"
-    return f"commit `{process.git_commit}`{'' if process.clean else ' with later changes'}"
+def _rule(reason: str, rules: DecisionRules) -> str:
+    return {
+        "out-of-distribution": f"score above {rules.novelty.threshold:.4g} "
+        f"({rules.novelty.accepted_validation:.1%} of validation images are not)",
+        "malignancy": "operating point of malignancy chosen for a sensitivity of "
+        f"{rules.referring_sensitivity:.2f}",
+        "low-confidence": f"confidence below {rules.referral.min_confidence:.4f}",
+        "large-set": f"more than {rules.max_set_size} classes in the set of "
+        f"{rules.prediction_sets[0].coverage:.0%} coverage",
+        "disagreement": "no members"
+        if rules.max_disagreement is None
+        else f"Jensen-Shannon divergence above {rules.max_disagreement:.4f} bits",
+    }[reason]
 
 
 def _cells(interval: Interval) -> str:

@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.ensemble import ENSEMBLE_NAME, pool, read_ensemble
-from app.domain.errors import ArtifactDigestError
+from app.domain.ensemble import ENSEMBLE_NAME, read_ensemble
 from app.domain.images import RgbImage
 from app.domain.manifest import Manifest
 from app.domain.measurements import Calibration
-from app.inference.registry import LoadedModel, load_model
+from app.inference.ensembles import load_ensemble
+from app.inference.models import LoadedModel, load_model
+from app.inference.registry import Loaded
 from app.inference.tensorflow_engine import TensorFlowEngine
 from training.prepare import PreparedData
 
@@ -28,27 +29,20 @@ class Classifier:
 
     Attributes:
         title: For people.
-        models: What answers.
-        weights: Of each model, by name; a single one has 1.
-        temperature: Of the combination; 1 for a single model, whose graph applies its own.
-        calibration: Operating points; None for an artifact from before calibration.
+        loaded: What answers.
     """
 
     title: str
-    models: list[LoadedModel]
-    weights: dict[str, float]
-    temperature: float
-    calibration: Calibration | None
+    loaded: Loaded
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Operating points; None for an artifact from before calibration."""
+        return self.loaded.manifest.calibration
 
     def predict(self, images: RgbImage) -> Probabilities:
         """Answer (batch, 224, 224, 3) uint8 with (batch, 7) float32."""
-        answers = {
-            model.manifest.name: model.engine.predict(images)["probabilities"]
-            for model in self.models
-        }
-        if len(answers) == 1:
-            return next(iter(answers.values()))
-        return pool(answers, self.weights, self.temperature)
+        return np.stack([answer.probabilities for answer in self.loaded.predict_batch(images)])
 
 
 def load_artifact(folder: Path) -> LoadedModel:
@@ -84,23 +78,12 @@ def load_classifier(path: Path) -> Classifier:
     """
     if path.name != ENSEMBLE_NAME:
         model = load_artifact(path)
-        manifest = model.manifest
-        title = f"{manifest.title}, version {manifest.version}"
-        return Classifier(title, [model], {manifest.name: 1.0}, 1.0, manifest.calibration)
-    ensemble = read_ensemble(path)
-    models = []
-    for member in ensemble.members:
-        model = load_artifact(path.parent / member.name / str(member.version))
-        if model.digest != member.digest:
-            raise ArtifactDigestError(
-                f"{path}: {member.name} version {member.version} has digest {model.digest}; the "
-                f"ensemble was calibrated with {member.digest}."
-            )
-        models.append(model)
-    weights = {member.name: member.weight for member in ensemble.members}
-    title = f"Ensemble of {len(models)} models"
-    temperature = ensemble.calibration.temperature
-    return Classifier(title, models, weights, temperature, ensemble.calibration)
+        title = f"{model.manifest.title}, version {model.manifest.version}"
+        return Classifier(title, model)
+    members = read_ensemble(path).members
+    models = [load_artifact(path.parent / m.name / str(m.version)) for m in members]
+    ensemble = load_ensemble(path.parent, models)
+    return Classifier(f"Ensemble of {len(models)} models", ensemble)
 
 
 def predict_all(
@@ -118,7 +101,7 @@ def predict_all(
         report_progress: Called with (images done, images in all).
 
     Returns:
-        (num_images, 7) float32.
+        (num_images, 7) float32, or as many columns as `predict` gives.
     """
     answers: list[Probabilities] = []
     batch: list[RgbImage] = []

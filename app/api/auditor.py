@@ -7,12 +7,11 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
+from app.api.presenters import model_reference, present_answer
 from app.audit import AuditQueue
 from app.domain.errors import AuditUnavailableError
-from app.domain.labels import LABELS
 from app.domain.uploads import Upload
-from app.inference.explain import Prediction
-from app.inference.registry import LoadedModel
+from app.inference.judge import Judged
 from app.telemetry import Metrics, caller, request_id
 
 logger = logging.getLogger(__name__)
@@ -38,25 +37,23 @@ class Auditor:
 
     async def record(
         self,
-        model: LoadedModel,
         data: bytes,
         upload: Upload,
-        prediction: Prediction,
+        judged: Judged,
         threads: anyio.CapacityLimiter,
     ) -> None:
         """Return when an answer is on the disk.
 
         Args:
-            model: Who answered.
             data: The uploaded bytes; only their hash is kept.
             upload: The image; only its input's hash and its size are kept.
-            prediction: The answer; its heatmap is not kept.
+            judged: The answer; its heatmap is not kept, nor what was rejected.
             threads: Where the hashes are computed.
 
         Raises:
             AuditUnavailableError: It could not be written, and records are required.
         """
-        content = self._describe(model, upload, prediction)
+        content = self._describe(upload, judged)
         content["upload_sha256"] = await to_thread.run_sync(_sha256, data, limiter=threads)
         try:
             await self._queue.append(content)
@@ -71,28 +68,22 @@ class Auditor:
         """Write what waits."""
         await self._queue.close()
 
-    def _describe(
-        self, model: LoadedModel, upload: Upload, prediction: Prediction
-    ) -> dict[str, Any]:
-        manifest = model.manifest
+    def _describe(self, upload: Upload, judged: Judged) -> dict[str, Any]:
+        answer = present_answer(judged).model_dump(mode="json")
+        predicted = answer["predicted_class"]
         return {
             "request_id": request_id.get(),
             "caller": caller.get(),
-            "model": {
-                "name": manifest.name,
-                "version": manifest.version,
-                "digest": model.digest,
-                "runtime": model.engine.runtime,
-            },
+            "model": model_reference(judged.model).model_dump(),
+            "members": [
+                model_reference(member).model_dump()
+                for member in judged.model.members
+                if member is not judged.model
+            ],
             "settings_sha256": self._settings_digest,
             "input_sha256": _sha256(upload.model_input.tobytes()),
             "image": {"width": upload.width, "height": upload.height},
-            "answer": {
-                "predicted_class": prediction.predicted.label,
-                "confidence": prediction.confidence,
-                "calibrated": manifest.calibration is not None,
-                "probabilities": dict(zip(LABELS, prediction.probabilities.tolist(), strict=True)),
-            },
+            "answer": {**answer, "predicted_class": predicted and predicted["label"]},
         }
 
 

@@ -25,7 +25,7 @@ from app.api.predict import answer_image
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
 from app.domain.heatmaps import HeatmapRequest
-from app.inference.fleet import ServedModel
+from app.inference.fleet import Served
 
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
 
@@ -69,7 +69,7 @@ class _Lines(Response):
     def __init__(
         self,
         services: Services,
-        model: ServedModel,
+        model: Served,
         uploads: list[UploadFile],
         seconds: float,
         heatmap: HeatmapRequest | None,

@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 
 from app.api.admission import Admission
 from app.api.auditor import Auditor
+from app.domain.decision import Gates
 from app.domain.heatmaps import HeatmapMethod, HeatmapRequest, OverlayFormat, choose_method
 from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
-from app.inference.fleet import Fleet, ServedModel
+from app.inference.fleet import Fleet, Served
 from app.telemetry import Metrics
 
 IMAGE_FIELD: Final = "image"
@@ -33,6 +34,7 @@ class Services:
         metrics: Where measurements go.
         image_limits: Bounds on uploads.
         doors: Before predictions, and before batches of images.
+        gates: Which findings about a picture reject its answer.
         max_overlay_side: Longest side of an overlay in pixels.
         image_threads: How many threads decode and draw at once.
         auditor: Records answers; None where no record is kept.
@@ -44,6 +46,7 @@ class Services:
     metrics: Metrics
     image_limits: ImageLimits
     doors: tuple[Admission, ...]
+    gates: Gates
     max_overlay_side: int
     image_threads: anyio.CapacityLimiter
     auditor: Auditor | None
@@ -81,14 +84,14 @@ async def get_model(
             examples=["cnn_densenet121"],
         ),
     ] = None,
-) -> AsyncIterator[ServedModel]:
+) -> AsyncIterator[Served]:
     """The model that the query names, kept for as long as the request lasts."""
     served = services.fleet.get(model)
     with served.in_use():
         yield served
 
 
-ModelDep = Annotated[ServedModel, Depends(get_model)]
+ModelDep = Annotated[Served, Depends(get_model)]
 
 
 async def get_heatmap_request(
@@ -115,7 +118,7 @@ async def get_heatmap_request(
         HeatmapUnavailableError: Attention of a class, or of a model that has none.
     """
     index = CLASS_INDEX[heatmap_class] if heatmap_class else None
-    has_attention = model.manifest.has_attention
+    has_attention = model.loaded.drawn.manifest.has_attention
     method = choose_method(heatmap_method, index, has_attention=has_attention)
     return HeatmapRequest(overlay_format, method, index) if heatmap else None
 

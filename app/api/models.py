@@ -8,7 +8,8 @@ from app.api.deps import ServicesDep
 from app.api.presenters import class_schema
 from app.api.schemas import ModelDetail, ModelList, ModelSummary, Problem
 from app.domain.labels import CLASSES
-from app.inference.registry import LoadedModel, ModelRegistry
+from app.inference.models import LoadedModel
+from app.inference.registry import Loaded, ModelRegistry
 
 ModelName = Annotated[str, Path(description="Model name, or name@version.", max_length=80)]
 
@@ -38,11 +39,13 @@ async def describe_model(
     return ModelDetail(
         **_summary(registry, model).model_dump(),
         classes=[class_schema(c) for c in CLASSES],
-        training=manifest.training,
+        training=model.manifest.training if isinstance(model, LoadedModel) else None,
+        members=[] if isinstance(model, LoadedModel) else model.manifest.members,
         calibration=manifest.calibration,
         metrics=manifest.metrics,
-        quantized=manifest.quantized,
-        license=manifest.license,
+        decision_rules=manifest.decision,
+        quantized=model.manifest.quantized if isinstance(model, LoadedModel) else None,
+        license=model.drawn.manifest.license,
     )
 
 
@@ -61,15 +64,15 @@ async def show_card(services: ServicesDep, name: ModelName) -> Response:
     return Response(card, media_type="text/markdown")
 
 
-def _summary(registry: ModelRegistry, model: LoadedModel) -> ModelSummary:
+def _summary(registry: ModelRegistry, model: Loaded) -> ModelSummary:
     manifest = model.manifest
     return ModelSummary(
         name=manifest.name,
         version=manifest.version,
         digest=model.digest,
-        runtime=model.engine.runtime,
+        runtime=model.runtime,
         title=manifest.title,
         default=model is registry.default,
-        has_attention=manifest.has_attention,
-        num_parameters=manifest.num_parameters,
+        has_attention=model.drawn.manifest.has_attention,
+        num_parameters=sum(m.manifest.num_parameters for m in model.members),
     )

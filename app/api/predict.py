@@ -8,21 +8,23 @@ from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
 from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, UploadDep
-from app.api.presenters import class_schema, model_reference
+from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
 from app.domain.heatmap_checks import check_heatmap
 from app.domain.heatmaps import HeatmapRequest, draw_overlay, encode
 from app.domain.images import MEDIA_TYPES
-from app.domain.labels import CLASSES, LABELS
+from app.domain.labels import CLASSES
 from app.domain.uploads import Upload, read_upload
-from app.inference.explain import Prediction, explain
-from app.inference.fleet import ServedModel
-from app.inference.registry import LoadedModel
+from app.inference.explain import explain
+from app.inference.fleet import Served
+from app.inference.judge import Judged, judge
 from app.telemetry import request_id
 
 router = APIRouter(tags=["prediction"])
 
+NO_CLASS: Final = "none"
+"""Label of rejected answers in the metrics."""
 _BINARY: Final = {"type": "string", "format": "binary"}
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -69,7 +71,7 @@ async def predict(
 
 
 async def answer_image(
-    services: Services, model: ServedModel, upload: bytes, heatmap: HeatmapRequest | None
+    services: Services, model: Served, upload: bytes, heatmap: HeatmapRequest | None
 ) -> bytes:
     """Decode, classify, explain and count one image.
 
@@ -95,38 +97,41 @@ async def answer_image(
         services.max_overlay_side,
     )
     prediction = await model.predict(image.model_input)
+    judged = judge(model.loaded, prediction, services.gates, poor_quality=False)
     if services.auditor is not None:
-        await services.auditor.record(
-            model.loaded, upload, image, prediction, services.image_threads
-        )
+        await services.auditor.record(upload, image, judged, services.image_threads)
     services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
-    body = await timed(
-        "explain",
-        services.image_threads,
-        _render,
-        model.loaded,
-        image,
-        prediction,
-        heatmap,
+    body = await timed("explain", services.image_threads, _render, image, judged, heatmap)
+    services.metrics.count_answer(
+        model.manifest,
+        judged.decision.action,
+        judged.decision.reasons,
+        NO_CLASS if judged.rejected else prediction.predicted.label,
     )
-    services.metrics.count_prediction(model.manifest, prediction.predicted.label)
     return body
 
 
-def _render(
-    model: LoadedModel, image: Upload, prediction: Prediction, heatmap: HeatmapRequest | None
-) -> bytes:
-    shown = _show_heatmap(image, prediction, heatmap) if heatmap else None
-    return to_json(_present(model, image, prediction, shown))
+def _render(image: Upload, judged: Judged, request: HeatmapRequest | None) -> bytes:
+    heatmap = _draw_heatmap(image, judged, request) if request and not judged.rejected else None
+    return to_json(
+        PredictionResponse(
+            request_id=request_id.get(),
+            model=model_reference(judged.model),
+            heatmap=heatmap,
+            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
+            **dict(present_answer(judged)),
+        )
+    )
 
 
-def _show_heatmap(image: Upload, prediction: Prediction, request: HeatmapRequest) -> HeatmapSchema:
-    heatmap = explain(prediction, request.method, request.class_index)
+def _draw_heatmap(image: Upload, judged: Judged, request: HeatmapRequest) -> HeatmapSchema:
+    heatmap = explain(judged.prediction, request.method, request.class_index)
     overlay = encode(draw_overlay(image.picture, heatmap), request.overlay_format)
     check = check_heatmap(heatmap.values, image.model_input)
     index = heatmap.class_index
     return HeatmapSchema(
+        model=judged.model.drawn.qualified_name,
         media_type=request.overlay_format.media_type,
         overlay=base64.b64encode(overlay).decode("ascii"),
         method=heatmap.method,
@@ -136,19 +141,4 @@ def _show_heatmap(image: Upload, prediction: Prediction, request: HeatmapRequest
         share_at_border=check.share_at_border,
         share_in_lesion=check.share_in_lesion,
         flags=list(check.flags),
-    )
-
-
-def _present(
-    model: LoadedModel, image: Upload, prediction: Prediction, heatmap: HeatmapSchema | None
-) -> PredictionResponse:
-    return PredictionResponse(
-        request_id=request_id.get(),
-        model=model_reference(model),
-        predicted_class=class_schema(prediction.predicted),
-        confidence=prediction.confidence,
-        calibrated=model.manifest.calibration is not None,
-        probabilities=dict(zip(LABELS, prediction.probabilities.tolist(), strict=True)),
-        heatmap=heatmap,
-        image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
     )

@@ -4,12 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.domain.decision import Action, Reason
+from app.domain.ensemble import EnsembleMember
 from app.domain.heatmap_checks import LEAST_IN_LESION, MOST_AT_BORDER, HeatmapFlag
 from app.domain.heatmaps import HeatmapMethod
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
 from app.domain.manifest import Quantized, Runtime, Training
 from app.domain.measurements import Calibration, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.rules import DecisionRules
 
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -59,6 +62,13 @@ class DiagnosticClassSchema(BaseModel):
 class HeatmapSchema(BaseModel):
     """Where in the image the model's evidence lies."""
 
+    model: Annotated[
+        str,
+        Field(
+            description="Whose evidence, as name@version: an ensemble's heaviest member's.",
+            examples=["cnn_efficientnet_lite0@3"],
+        ),
+    ]
     media_type: Literal["image/png", "image/jpeg"]
     overlay: Annotated[
         str,
@@ -107,6 +117,74 @@ class HeatmapSchema(BaseModel):
     ]
 
 
+class DecisionSchema(BaseModel):
+    """What is to become of the answer: read this first."""
+
+    action: Annotated[
+        Action,
+        Field(
+            description="`report`: nothing speaks against reading the answer, as research "
+            "software's. `refer`: a specialist must look at the picture. `reject`: there is no "
+            "answer."
+        ),
+    ]
+    reasons: Annotated[list[Reason], Field(description="The gravest first; none for `report`.")]
+    sentence: Annotated[str, Field(description="The same for a person.")]
+
+
+class PredictionSetSchema(BaseModel):
+    """The classes that remain possible."""
+
+    coverage: Annotated[
+        float,
+        Field(
+            description="Share of images like HAM10000's whose set was to hold the true class; "
+            "what came of it is in `decision_rules` of the model."
+        ),
+    ]
+    labels: Annotated[list[str], Field(description="By falling probability.", min_length=1)]
+
+
+class OperatingPointSchema(BaseModel):
+    """A threshold on the summed probability of some classes, apart from the predicted class."""
+
+    target: Literal["melanoma", "malignancy"]
+    labels: list[str]
+    required_sensitivity: _Probability
+    threshold: _Probability
+    probability: Annotated[_Probability, Field(description="Sum over `labels`.")]
+    positive: Annotated[bool, Field(description="Whether it is at or above the threshold.")]
+
+
+class OutOfDistributionSchema(BaseModel):
+    """How unlike the training images the picture is."""
+
+    score: Annotated[float, Field(description="From 0, without an upper bound.")]
+    threshold: Annotated[
+        float, Field(description="A score above it is out of distribution; 5 % of real ones are.")
+    ]
+
+
+class MemberSchema(BaseModel):
+    """The own answer of a model of the ensemble."""
+
+    model: ModelReference
+    weight: _Probability
+    predicted_class: str
+    confidence: _Probability
+    probabilities: dict[str, _Probability]
+
+
+class EnsembleSchema(BaseModel):
+    """What the ensemble's answer is made of."""
+
+    disagreement: Annotated[
+        float,
+        Field(description="Jensen-Shannon divergence of the members' answers, in bits.", ge=0.0),
+    ]
+    members: list[MemberSchema]
+
+
 class ImageSchema(BaseModel):
     """The image as it was understood."""
 
@@ -115,7 +193,51 @@ class ImageSchema(BaseModel):
     media_type: Annotated[str, Field(description="What the bytes were, whatever they were called.")]
 
 
-class PredictionResponse(BaseModel):
+class AnswerSchema(BaseModel):
+    """What is said about one image."""
+
+    decision: DecisionSchema
+    predicted_class: Annotated[
+        DiagnosticClassSchema | None,
+        Field(description="The class of the highest probability; null where rejected."),
+    ]
+    confidence: Annotated[
+        _Probability | None,
+        Field(
+            description="The predicted class's probability; see `calibrated`; null where rejected."
+        ),
+    ]
+    calibrated: Annotated[
+        bool,
+        Field(
+            description="Whether probabilities were calibrated on validation images "
+            "(`calibration` of the model). If not, they are the softmax's own, and 0.9 does not "
+            "mean that nine in ten such answers are right."
+        ),
+    ]
+    probabilities: Annotated[
+        dict[str, _Probability] | None,
+        Field(description="Of all seven classes; they sum to 1; null where rejected."),
+    ]
+    prediction_sets: Annotated[
+        list[PredictionSetSchema],
+        Field(description="None where rejected, or where the model has no rules for it."),
+    ]
+    operating_points: Annotated[
+        list[OperatingPointSchema],
+        Field(description="None where rejected, or where the model was not calibrated."),
+    ]
+    out_of_distribution: Annotated[
+        OutOfDistributionSchema | None,
+        Field(description="Null where the model has no rule for it."),
+    ]
+    ensemble: Annotated[
+        EnsembleSchema | None,
+        Field(description="Null for the answer of one model, and where rejected."),
+    ]
+
+
+class PredictionResponse(AnswerSchema):
     """The answer for one image."""
 
     model_config = ConfigDict(
@@ -123,10 +245,16 @@ class PredictionResponse(BaseModel):
             "example": {
                 "request_id": "6d0f3c2e8d1b4c5f9a7e2b1c0d9e8f7a",
                 "model": {
-                    "name": "cnn_densenet121",
+                    "name": "ensemble",
                     "version": 1,
                     "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-                    "runtime": "tensorflow",
+                    "runtime": "openvino",
+                },
+                "decision": {
+                    "action": "report",
+                    "reasons": [],
+                    "sentence": "No reason was found against reading this answer as what it is, "
+                    "a research model's.",
                 },
                 "predicted_class": {
                     "label": "nv",
@@ -140,11 +268,55 @@ class PredictionResponse(BaseModel):
                     },
                 },
                 "confidence": 0.82,
-                "calibrated": False,
+                "calibrated": True,
                 "probabilities": dict(
                     zip(LABELS, (0.01, 0.02, 0.07, 0.01, 0.06, 0.82, 0.01), strict=True)
                 ),
+                "prediction_sets": [{"coverage": 0.9, "labels": ["nv"]}],
+                "operating_points": [
+                    {
+                        "target": "malignancy",
+                        "labels": ["akiec", "bcc", "mel"],
+                        "required_sensitivity": 0.9,
+                        "threshold": 0.11,
+                        "probability": 0.09,
+                        "positive": False,
+                    }
+                ],
+                "out_of_distribution": {"score": 2.1, "threshold": 3.4},
+                "ensemble": {
+                    "disagreement": 0.004,
+                    "members": [
+                        {
+                            "model": {
+                                "name": name,
+                                "version": 1,
+                                "digest": digest * 64,
+                                "runtime": "openvino",
+                            },
+                            "weight": weight,
+                            "predicted_class": "nv",
+                            "confidence": values[5],
+                            "probabilities": dict(zip(LABELS, values, strict=True)),
+                        }
+                        for name, digest, weight, values in (
+                            (
+                                "cnn_densenet121",
+                                "1",
+                                0.6,
+                                (0.01, 0.01, 0.05, 0.01, 0.05, 0.86, 0.01),
+                            ),
+                            (
+                                "cnn_resnet50v2_attention",
+                                "2",
+                                0.4,
+                                (0.01, 0.04, 0.09, 0.01, 0.08, 0.76, 0.01),
+                            ),
+                        )
+                    ],
+                },
                 "heatmap": {
+                    "model": "cnn_densenet121@1",
                     "media_type": "image/png",
                     "overlay": "iVBORw0KGgoAAAANSUhEUgAA...",
                     "method": "grad-cam",
@@ -163,30 +335,15 @@ class PredictionResponse(BaseModel):
 
     request_id: str
     model: ModelReference
-    predicted_class: Annotated[
-        DiagnosticClassSchema, Field(description="The class of the highest probability.")
+    heatmap: Annotated[
+        HeatmapSchema | None, Field(description="Null where not asked for, and where rejected.")
     ]
-    confidence: Annotated[
-        _Probability, Field(description="The predicted class's probability; see `calibrated`.")
-    ]
-    calibrated: Annotated[
-        bool,
-        Field(
-            description="Whether probabilities were calibrated on validation images "
-            "(`calibration` of the model). If not, they are the softmax's own, and 0.9 does not "
-            "mean that nine in ten such answers are right."
-        ),
-    ]
-    probabilities: Annotated[
-        dict[str, _Probability], Field(description="Of all seven classes; they sum to 1.")
-    ]
-    heatmap: HeatmapSchema | None
     image: ImageSchema
     notice: str = RESEARCH_USE_NOTICE
 
 
 class ModelSummary(BaseModel):
-    """A loaded model."""
+    """A loaded model, or the ensemble."""
 
     name: str
     version: int
@@ -202,9 +359,17 @@ class ModelDetail(ModelSummary):
     """A loaded model with its origin and its measured quality."""
 
     classes: list[DiagnosticClassSchema]
-    training: Training
+    training: Annotated[Training | None, Field(description="Null for the ensemble.")]
+    members: Annotated[list[EnsembleMember], Field(description="Of the ensemble; else none.")]
     calibration: Calibration | None
     metrics: Metrics
+    decision_rules: Annotated[
+        DecisionRules | None,
+        Field(
+            description="When an answer is reported, and what the rules achieve; null where "
+            "that was not measured: then no answer is."
+        ),
+    ]
     quantized: Quantized | None
     license: str
     notice: str = RESEARCH_USE_NOTICE

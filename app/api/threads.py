@@ -7,15 +7,14 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
-from app.domain.manifest import Manifest
-from app.telemetry import Metrics
+from app.telemetry import Metrics, Named
 
 Result = TypeVar("Result")
 
 
 async def run_timed(
     metrics: Metrics,
-    manifest: Manifest,
+    manifest: Named,
     stage: str,
     threads: anyio.CapacityLimiter,
     function: Callable[..., Result],

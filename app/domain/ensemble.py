@@ -15,9 +15,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from app.domain.errors import ManifestError
 from app.domain.manifest import Sha256
-from app.domain.measurements import Calibration, Metrics, Strict
+from app.domain.measurements import Calibration, GitCommit, Metrics, Strict
+from app.domain.rules import DecisionRules
 
 ENSEMBLE_NAME: Final = "ensemble.json"
+ENSEMBLE_CARD_NAME: Final = "ENSEMBLE_CARD.md"
 _MAX_BYTES: Final = 1 << 20
 _SMALLEST: Final = 1e-12
 """Probabilities below it count as it, so that one member alone cannot exclude a class."""
@@ -44,20 +46,37 @@ class EnsembleManifest(Strict):
 
     Attributes:
         schema_version: Of this schema.
+        name: The ensemble's name in the API, which no model may have.
+        version: Counts up.
+        git_commit: Commit of the code that made it.
         members: Models and their weights.
         calibration: Of the combination, on the validation part.
         metrics: Of the combination, on the test part.
+        decision: When an answer is reported.
+        card_sha256: SHA-256 of `ENSEMBLE_CARD.md` beside it.
     """
 
     schema_version: Literal[1] = 1
+    name: Literal["ensemble"] = "ensemble"
+    version: Annotated[int, Field(ge=1)] = 1
+    git_commit: GitCommit
     members: Annotated[list[EnsembleMember], Field(min_length=2)]
     calibration: Calibration
     metrics: Metrics
+    decision: DecisionRules
+    card_sha256: Sha256
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return "Ensemble of " + ", ".join(f"{m.name}@{m.version}" for m in self.members)
 
     @model_validator(mode="after")
     def _check(self) -> "EnsembleManifest":
         if abs(sum(member.weight for member in self.members) - 1.0) > 1e-3:
             raise ValueError("the members' weights must sum to 1")
+        if len({member.name for member in self.members}) < len(self.members):
+            raise ValueError("members must be of different names")
         if self.metrics.part != "test":
             raise ValueError(f"metrics must be of the test part, received {self.metrics.part}")
         return self

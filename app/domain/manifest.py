@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError, ManifestError
 from app.domain.images import MODEL_INPUT_SIZE
 from app.domain.labels import LABELS, NUM_CLASSES
-from app.domain.measurements import Calibration, Metrics, Probability, Strict
+from app.domain.measurements import Calibration, GitCommit, Metrics, Probability, Strict
+from app.domain.rules import FEATURE_SPACE_NAME, DecisionRules
 
 MANIFEST_NAME: Final = "manifest.json"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
@@ -31,7 +32,6 @@ Runtime = Literal["tensorflow", "openvino", "openvino-int8"]
 """What runs a model: the SavedModel in TensorFlow or OpenVINO, or the 8-bit form in OpenVINO."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-GitCommit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class InputSpec(Strict):
@@ -176,6 +176,7 @@ class Manifest(Strict):
         calibration: On the validation part; None where the probabilities are the plain
             softmax's.
         metrics: On the test part, which neither training nor model selection saw.
+        decision: When an answer is reported; None where that was not measured.
         golden_example: What the artifact must answer wherever it is loaded.
         quantized: Its 8-bit form; None where there is none.
         license: Terms of the weights.
@@ -194,6 +195,7 @@ class Manifest(Strict):
     training: Training
     calibration: Calibration | None = None
     metrics: Metrics
+    decision: DecisionRules | None = None
     golden_example: GoldenExample
     quantized: Quantized | None = None
     license: str
@@ -213,6 +215,17 @@ class Manifest(Strict):
                 raise ValueError(f"files: {path!r} leaves the artifact's folder")
         if (self.quantized is not None) != (QUANTIZED_NAME in self.files):
             raise ValueError(f"files must list {QUANTIZED_NAME} if and only if quantized is set")
+        return self
+
+    @model_validator(mode="after")
+    def _check_decision(self) -> "Manifest":
+        if (self.decision is not None) != (FEATURE_SPACE_NAME in self.files):
+            raise ValueError(f"files must list {FEATURE_SPACE_NAME} if and only if decision is set")
+        if self.decision is not None:
+            if self.calibration is None:
+                raise ValueError("decision needs calibration: its thresholds are probabilities")
+            if self.decision.novelty.num_components is None:
+                raise ValueError("decision.novelty.num_components must be set for a model")
         return self
 
     def expected(self, runtime: Runtime) -> GoldenExample:

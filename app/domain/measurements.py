@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+GitCommit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class Strict(BaseModel):

@@ -15,6 +15,7 @@ from app.domain.heatmaps import (
     grad_cam_heatmap,
 )
 from app.domain.labels import CLASSES, DiagnosticClass
+from app.domain.novelty import FeatureSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Prediction:
         confidence: That probability; calibrated where the manifest has a calibration.
         class_activation: (7, 7, 7) float32, class, row, column; Grad-CAM is its positive part.
         attention: (7, 7) float32 in [0, 1]; None where the model has none.
+        novelty: How far the picture lies outside of what the training images span; None where
+            that was not measured.
+        disagreement: Of an ensemble's members, in bits; None for one model's answer.
+        members: Their own answers, in the order of `ensemble.json`.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -34,10 +39,18 @@ class Prediction:
     confidence: float
     class_activation: npt.NDArray[np.float32]
     attention: npt.NDArray[np.float32] | None
+    novelty: float | None = None
+    disagreement: float | None = None
+    members: tuple["Prediction", ...] = ()
 
 
-def interpret(outputs: Outputs, row: int) -> Prediction:
+def interpret(outputs: Outputs, row: int, space: FeatureSpace | None = None) -> Prediction:
     """Read one image's answer out of a batch's outputs.
+
+    Args:
+        outputs: Of the model.
+        row: The image's place in the batch.
+        space: What the training images span; None where that was not measured.
 
     Raises:
         ModelFaultError: A value that the answer is made of is not finite.
@@ -57,6 +70,7 @@ def interpret(outputs: Outputs, row: int) -> Prediction:
         float(probabilities[index]),
         outputs["class_activation"][row].copy(),
         attention,
+        None if space is None else float(space.residual(outputs["features"][row][None])[0]),
     )
 
 

@@ -14,7 +14,7 @@ from app.domain.errors import DermHybridError
 from app.domain.images import ImageLimits
 from app.domain.uploads import MAX_PICTURE_SIDE, Upload, read_upload
 from app.inference.explain import Prediction
-from app.inference.registry import LoadedModel
+from app.inference.registry import Loaded
 
 IMAGE_SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp"}
@@ -67,7 +67,7 @@ def read_file(path: Path, limits: ImageLimits, max_picture_side: int = MAX_PICTU
 
 def classify(
     paths: Iterable[Path],
-    model: LoadedModel,
+    model: Loaded,
     limits: ImageLimits,
     max_picture_side: int,
     batch_size: int,
@@ -106,7 +106,7 @@ def classify(
 
 
 def _answer(
-    model: LoadedModel, batch: list[tuple[Path, Upload | DermHybridError | OSError]]
+    model: Loaded, batch: list[tuple[Path, Upload | DermHybridError | OSError]]
 ) -> list[Answered | Refused]:
     uploads = [upload for _, upload in batch if isinstance(upload, Upload)]
     try:

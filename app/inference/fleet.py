@@ -4,19 +4,23 @@ import asyncio
 import ctypes
 import gc
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from asyncio import gather
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import anyio
 import numpy as np
 from anyio import to_thread
 
+from app.domain.ensemble import EnsembleManifest
 from app.domain.errors import ArtifactError, DermHybridError, ModelFaultError
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.manifest import Manifest
 from app.inference.batcher import Batcher, BatchLimits, BatchReport
+from app.inference.ensembles import LoadedEnsemble
 from app.inference.explain import Prediction
-from app.inference.registry import LoadedModel, ModelRegistry
+from app.inference.models import LoadedModel
+from app.inference.registry import ModelRegistry
 from app.telemetry import Metrics
 
 logger = logging.getLogger(__name__)
@@ -133,6 +137,56 @@ class ServedModel:
         self._metrics.observe_stage("inference", self.manifest, report.seconds)
 
 
+class ServedEnsemble:
+    """An ensemble; its images stand in the lines of its members.
+
+    Attributes:
+        loaded: What combines their answers.
+        members: In the order of `loaded.members`.
+    """
+
+    def __init__(self, loaded: LoadedEnsemble, members: Sequence[ServedModel]) -> None:
+        """Answer with some served models."""
+        self.loaded, self.members = loaded, tuple(members)
+
+    @property
+    def manifest(self) -> EnsembleManifest:
+        """What the ensemble is."""
+        return self.loaded.manifest
+
+    async def predict(self, image: RgbImage) -> Prediction:
+        """Answer one model input, (224, 224, 3) uint8.
+
+        Raises:
+            ModelFaultError: A member failed its last self-test, or gave no finite answer.
+            ServiceBusyError: A member's line is full.
+            ServiceStoppingError: A member's line was closed before the answer came.
+        """
+        self.check()
+        return self.loaded.combine(await gather(*(m.predict(image) for m in self.members)))
+
+    def check(self) -> None:
+        """Say whether every member may answer.
+
+        Raises:
+            ModelFaultError: One failed its last self-test.
+        """
+        for member in self.members:
+            member.check()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the members' lines open, even if the models are replaced meanwhile."""
+        with ExitStack() as used:
+            for member in self.members:
+                used.enter_context(member.in_use())
+            yield
+
+
+Served = ServedModel | ServedEnsemble
+"""Whatever answers."""
+
+
 class Fleet:
     """All served models; `reload` replaces them at one moment or not at all.
 
@@ -173,13 +227,13 @@ class Fleet:
             except ArtifactError as error:
                 logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
                 raise
-            for model in registry.with_shadow():
+            for model in registry.models():
                 if model.digest not in known:
                     await self._warm_up(model)
             served = {
                 model.digest: self._served.get(model.digest)
                 or ServedModel(model, self.limits, self._threads, self._metrics)
-                for model in registry.with_shadow()
+                for model in registry.models()
             }
             retired = [old for digest, old in self._served.items() if digest not in served]
             self.registry, self._served = registry, served
@@ -190,7 +244,7 @@ class Fleet:
                     m.engine.runtime,
                     "shadow" if m is registry.shadow else "serving",
                 )
-                for m in registry.with_shadow()
+                for m in registry.models()
             )
             await self.self_test()
             for old in retired:
@@ -199,17 +253,19 @@ class Fleet:
                 task.add_done_callback(self._background.discard)
             logger.info("models served", extra={"models": registry.names()})
 
-    def get(self, name: str | None) -> ServedModel:
-        """The newest version of a model, or `name@version` exactly; the default for None.
+    def get(self, name: str | None) -> Served:
+        """The newest version of a model or the ensemble, or `name@version`; the default for None.
 
         Raises:
             ModelNotFoundError: None is loaded.
         """
         registry = self.registry
         model = registry.default if name is None else registry.get(name)
+        if isinstance(model, LoadedEnsemble):
+            return ServedEnsemble(model, [self._served[m.digest] for m in model.members])
         return self._served[model.digest]
 
-    def shadow(self, answered_by: ServedModel, image: RgbImage, answer: Prediction) -> None:
+    def shadow(self, answered_by: Served, image: RgbImage, answer: Prediction) -> None:
         """Let the shadow score an image that the default model has answered; returns at once.
 
         Where another image waits for a model, the shadow misses this one. An image that comes
@@ -251,8 +307,9 @@ class Fleet:
         Raises:
             ModelFaultError: One of them failed its last self-test.
         """
-        for model in self.registry.all():
-            self._served[model.digest].check()
+        for model in self.registry.models():
+            if model is not self.registry.shadow:
+                self._served[model.digest].check()
 
     async def self_test(self) -> None:
         """Let every model answer its golden example again, one after the other."""

@@ -1,96 +1,35 @@
-"""Find, verify, load and warm up artifacts; one bad artifact stops the start."""
+"""All artifacts of a folder; one bad artifact stops the start."""
 
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
+from app.domain.ensemble import ENSEMBLE_NAME
 from app.domain.errors import ArtifactError, ModelNotFoundError
-from app.domain.golden import Outputs, check_golden, golden_input
-from app.domain.images import RgbImage
-from app.domain.manifest import (
-    MANIFEST_NAME,
-    MODEL_CARD_NAME,
-    Manifest,
-    Runtime,
-    read_manifest,
-    verify_files,
-)
-from app.inference.explain import Prediction, interpret
+from app.domain.manifest import MANIFEST_NAME
+from app.inference.ensembles import LoadedEnsemble, load_ensemble
+from app.inference.models import Engine, LoadedModel, load_model
 
-logger = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """What runs a model.
-
-    Attributes:
-        runtime: Its name.
-    """
-
-    runtime: Runtime
-
-    def predict(self, images: RgbImage) -> Outputs:
-        """Outputs for (batch, 224, 224, 3) uint8."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A verified artifact, ready to answer.
-
-    Attributes:
-        manifest: What it is.
-        digest: SHA-256 of `manifest.json`, which in turn fixes every other byte.
-        engine: Runs it.
-        directory: Where it was read from.
-        golden: Its golden example, (1, 224, 224, 3) uint8.
-        card: Its model card, Markdown.
-    """
-
-    manifest: Manifest
-    digest: str
-    engine: Engine
-    directory: Path
-    golden: RgbImage
-    card: str
-
-    @property
-    def qualified_name(self) -> str:
-        """`name@version`."""
-        return f"{self.manifest.name}@{self.manifest.version}"
-
-    def self_test(self) -> None:
-        """Answer the golden example again; blocks the calling thread.
-
-        Raises:
-            GoldenExampleError: The answer is not the manifest's any more.
-        """
-        outputs = self.engine.predict(self.golden)
-        check_golden(self.directory, self.manifest, outputs, self.engine.runtime)
-
-    def predict(self, image: RgbImage) -> Prediction:
-        """Answer one model input, (224, 224, 3) uint8; blocks the calling thread."""
-        return self.predict_batch(image[None])[0]
-
-    def predict_batch(self, images: RgbImage) -> list[Prediction]:
-        """Answer (batch, 224, 224, 3) uint8, one by one; blocks the calling thread."""
-        outputs = self.engine.predict(images)
-        return [interpret(outputs, row) for row in range(len(outputs["probabilities"]))]
+Loaded = LoadedModel | LoadedEnsemble
+"""Whatever answers."""
 
 
 class ModelRegistry:
-    """The loaded models by name and version.
+    """The loaded models by name and version, and their ensemble.
 
     Attributes:
         default: Answers where no model is named.
+        ensemble: Answers by its name; None where there is none.
         shadow: Scores what the default answers and answers nobody; None where there is none.
     """
 
     def __init__(
-        self, models: list[LoadedModel], default_name: str | None, shadow_name: str | None = None
+        self,
+        models: list[LoadedModel],
+        default_name: str | None,
+        shadow_name: str | None = None,
+        find_ensemble: Callable[[list[LoadedModel]], LoadedEnsemble] | None = None,
     ) -> None:
         """Index models.
 
@@ -99,6 +38,7 @@ class ModelRegistry:
             default_name: Name of the default, or None for the one whose newest version has the
                 highest balanced accuracy in its manifest.
             shadow_name: `name@version` of the shadow.
+            find_ensemble: Makes an ensemble of the models that answer; None where there is none.
 
         Raises:
             ArtifactError: No model, or none of the default's or the shadow's name.
@@ -111,8 +51,9 @@ class ModelRegistry:
         if not served:
             raise ArtifactError("There is no model to serve.")
         self._models = sorted(served, key=lambda m: (m.manifest.name, -m.manifest.version))
+        self.ensemble = find_ensemble(self._models) if find_ensemble else None
         try:
-            self.default = self.get(default_name) if default_name else self._best()
+            self.default: Loaded = self.get(default_name) if default_name else self._best()
         except ModelNotFoundError as error:
             raise ArtifactError(f"The default model cannot be served: {error}") from error
 
@@ -121,28 +62,28 @@ class ModelRegistry:
         by_name = [newest[name] for name in sorted(newest)]
         return max(by_name, key=lambda m: m.manifest.metrics.balanced_accuracy.value)
 
-    def get(self, name: str) -> LoadedModel:
-        """The newest version of a model, or `name@version` exactly.
+    def get(self, name: str) -> Loaded:
+        """The newest version of a model or the ensemble, or `name@version` exactly.
 
         Raises:
             ModelNotFoundError: None is loaded.
         """
-        for model in self._models:
+        for model in self.all():
             if name in (model.manifest.name, model.qualified_name):
                 return model
         raise ModelNotFoundError(f"No such model; loaded are: {', '.join(self.names())}.")
 
     def names(self) -> list[str]:
-        """`name@version` of every model that answers."""
-        return [model.qualified_name for model in self._models]
+        """`name@version` of everything that answers."""
+        return [model.qualified_name for model in self.all()]
 
-    def all(self) -> list[LoadedModel]:
-        """Every model that answers, by name, the newest version first."""
-        return list(self._models)
+    def all(self) -> list[Loaded]:
+        """Everything that answers: models by name, the newest version first, then the ensemble."""
+        return [*self._models, self.ensemble] if self.ensemble else list(self._models)
 
-    def with_shadow(self) -> list[LoadedModel]:
-        """Every loaded model."""
-        return self.all() if self.shadow is None else [*self._models, self.shadow]
+    def models(self) -> list[LoadedModel]:
+        """Every loaded model, the shadow included."""
+        return self._models if self.shadow is None else [*self._models, self.shadow]
 
 
 def load_registry(
@@ -184,34 +125,5 @@ def load_registry(
             f"{models_dir.resolve()}: holds no <name>/<version>/{MANIFEST_NAME}; set MODELS_DIR."
         )
     models = [load_model(folder, make_engine, known) for folder in folders]
-    return ModelRegistry(models, default_name, shadow_name)
-
-
-def load_model(
-    directory: Path,
-    make_engine: Callable[[Path], Engine],
-    known: Mapping[str, LoadedModel] = MappingProxyType({}),
-) -> LoadedModel:
-    """Verify, load and test one artifact, or verify it and take over the known one.
-
-    Raises:
-        ArtifactError: It must not be served; the message names the file.
-    """
-    manifest, digest = read_manifest(directory)
-    verify_files(directory, manifest)
-    if digest in known:
-        return known[digest]
-    golden = golden_input(directory, manifest)
-    card = (directory / MODEL_CARD_NAME).read_text(encoding="utf-8", errors="replace")
-    model = LoadedModel(manifest, digest, make_engine(directory), directory, golden, card)
-    model.self_test()
-    logger.info(
-        "model loaded",
-        extra={
-            "model": manifest.name,
-            "version": manifest.version,
-            "digest": digest,
-            "runtime": model.engine.runtime,
-        },
-    )
-    return model
+    find = partial(load_ensemble, models_dir) if (models_dir / ENSEMBLE_NAME).exists() else None
+    return ModelRegistry(models, default_name, shadow_name, find)

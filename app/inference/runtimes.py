@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from app.domain.manifest import Runtime
-from app.inference.registry import Engine
+from app.inference.models import Engine
 
 
 def engine_maker(runtime: Runtime, num_threads: int | None = None) -> Callable[[Path], Engine]:

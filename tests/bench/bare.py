@@ -15,7 +15,7 @@ from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.images import ImageLimits
 from app.domain.uploads import read_upload
 from app.inference.explain import explain, interpret
-from app.inference.registry import Engine
+from app.inference.models import Engine
 
 LIMITS: Final = ImageLimits()
 

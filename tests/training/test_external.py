@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.domain.ensemble import EnsembleManifest, EnsembleMember, pool
+from app.domain.ensemble import pool
 from app.domain.errors import ArtifactDigestError
 from app.domain.heatmaps import encode_png
 from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
-from app.domain.manifest import read_manifest
-from app.domain.measurements import Calibration, Interval, OperatingPoint
-from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
+from tests.tiny_artifact import write_tiny_artifact
+from tests.tiny_rules import tiny_calibration, tiny_point, write_tiny_ensemble
 from training.external import evaluate_external, read_labels
 from training.prepare import DatasetError
-from training.run_folder import write_json
 from training.served import load_artifact, load_classifier
 from training.synthetic import draw_lesion
 
@@ -29,32 +27,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny artifacts and their ensemble."""
     folder = tmp_path_factory.mktemp("models")
     members = [write_tiny_artifact(folder, name, seed=i) for i, name in enumerate(("one", "two"))]
-    interval = Interval(value=0.5, low=0.4, high=0.6)
-    point = OperatingPoint(
-        target="melanoma",
-        labels=["mel"],
-        required_sensitivity=0.9,
-        threshold=0.1,
-        sensitivity=interval,
-        specificity=interval,
+    point = tiny_point("melanoma", ["mel"], 0.1)
+    write_tiny_ensemble(
+        folder, members, (0.25, 0.75), calibration=tiny_calibration(point, temperature=2.0)
     )
-    ensemble = EnsembleManifest(
-        members=[
-            EnsembleMember(
-                name=folder.parent.name, version=1, digest=read_manifest(folder)[1], weight=weight
-            )
-            for folder, weight in zip(members, (0.25, 0.75), strict=True)
-        ],
-        calibration=Calibration(
-            temperature=2.0,
-            num_images=14,
-            error_before=0.2,
-            error_after=0.1,
-            operating_points=[point],
-        ),
-        metrics=tiny_metrics(),
-    )
-    write_json(folder / "ensemble.json", ensemble.model_dump(mode="json"))
     return folder
 
 

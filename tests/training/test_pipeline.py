@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import REPOSITORY, SHARED
-from training.report import model_card
+from training.cards import model_card
 from training.run_folder import read_history
 
 pytestmark = pytest.mark.slow

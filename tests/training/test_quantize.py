@@ -15,7 +15,7 @@ from app.domain.manifest import (
     Quantized,
     read_manifest,
 )
-from app.inference.registry import load_model
+from app.inference.models import load_model
 from app.inference.runtimes import engine_maker
 from tests.tiny_artifact import write_tiny_artifact
 from training import quantize as quantization

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from app.domain.manifest import Manifest, read_manifest
 from tests.tiny_artifact import write_tiny_artifact
+from training.cards import model_card
 from training.config import Recipe
 from training.recipes.catalog import RECIPES
-from training.report import model_card
 
 
 def card_of(manifest: Manifest, recipe: Recipe) -> str:

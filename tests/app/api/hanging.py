@@ -9,7 +9,7 @@ from httpx2 import ASGITransport, AsyncClient
 
 from app.domain.golden import Outputs
 from app.domain.images import RgbImage
-from app.inference.registry import Engine
+from app.inference.models import Engine
 from app.main import create_app
 from app.settings import Settings
 

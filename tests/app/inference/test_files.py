@@ -11,7 +11,7 @@ from app.domain.heatmaps import encode_png
 from app.domain.images import ImageLimits, RgbImage
 from app.domain.uploads import read_upload
 from app.inference.files import Answered, Refused, classify, expand
-from app.inference.registry import LoadedModel, load_model
+from app.inference.models import LoadedModel, load_model
 from app.inference.tensorflow_engine import TensorFlowEngine
 from tests.conftest import PLAIN_MODEL
 from training.synthetic import draw_lesion

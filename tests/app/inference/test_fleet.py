@@ -22,7 +22,7 @@ from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 from app.inference.batcher import BatchLimits
 from app.inference.explain import explain
-from app.inference.fleet import Fleet
+from app.inference.fleet import Fleet, ServedModel
 from app.inference.registry import load_registry
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.telemetry import Metrics
@@ -83,7 +83,7 @@ def test_an_answer_does_not_depend_on_its_batch(tiny_models: Path) -> None:
         together = await asyncio.gather(*(model.predict(image) for image in IMAGES))
         assert Engine.made[0].batch_sizes[-2:] != [1, 1]
         for image, answer in zip(IMAGES, together, strict=True):
-            alone = model.loaded.predict(image)
+            alone = model.loaded.predict_batch(image[None])[0]
             np.testing.assert_allclose(answer.probabilities, alone.probabilities, atol=1e-6)
             np.testing.assert_allclose(explain(answer).values, explain(alone).values, atol=1e-6)
         assert len({answer.confidence for answer in together}) == len(IMAGES)
@@ -168,7 +168,7 @@ def test_reload_under_load_fails_no_request(own_models: Path) -> None:
 def test_a_model_that_drifts_does_not_answer_until_it_passes_again(tiny_models: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         model = fleet.get(f"{PLAIN_MODEL}@2")
-        engine = model.loaded.engine
+        engine = model.loaded.drawn.engine
         assert isinstance(engine, Engine)
         for factor in (0.999, float("nan")):
             engine.factor = factor
@@ -191,8 +191,9 @@ def test_a_model_that_drifts_does_not_answer_until_it_passes_again(tiny_models: 
 def test_values_that_are_not_finite_are_no_answer(tiny_models: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         model = fleet.get(None)
-        assert isinstance(model.loaded.engine, Engine)
-        model.loaded.engine.factor = float("nan")
+        engine = model.loaded.drawn.engine
+        assert isinstance(engine, Engine)
+        engine.factor = float("nan")
         with pytest.raises(ModelFaultError, match="not finite"):
             await model.predict(IMAGES[0])
 
@@ -233,7 +234,10 @@ def test_the_shadow_scores_what_the_default_answers_and_answers_nobody(tiny_mode
         assert shadow is not None
         for image in IMAGES:
             await answer_with_shadow(fleet, image)
-            classes = [m.predict(image).predicted.label for m in (fleet.get(None).loaded, shadow)]
+            classes = [
+                m.predict_batch(image[None])[0].predicted.label
+                for m in (fleet.get(None).loaded, shadow)
+            ]
             key = " ".join(["predictions_total", *classes])
             expected[key] = expected.get(key, 0.0) + 1.0
         await answer_with_shadow(fleet, IMAGES[0], ATTENTION_MODEL)
@@ -251,6 +255,7 @@ def test_the_shadow_gives_way_to_images_that_somebody_waits_for(tiny_models: Pat
         answer = await model.predict(IMAGES[0])
         waiting = [asyncio.create_task(model.predict(image)) for image in IMAGES]
         await asyncio.sleep(0)
+        assert isinstance(model, ServedModel)
         assert model.num_waiting
         fleet.shadow(model, IMAGES[0], answer)
         await asyncio.gather(*waiting)

@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from app.domain.errors import ArtifactError, GoldenExampleError
 from app.domain.heatmaps import encode_png
 from app.domain.manifest import QUANTIZED_NAME, Runtime, read_manifest, write_manifest
-from app.inference.registry import load_model, load_registry
+from app.inference.models import load_model
+from app.inference.registry import load_registry
 from app.inference.runtimes import engine_maker
 from app.main import create_app
 from app.settings import Settings

@@ -64,8 +64,8 @@ def test_without_a_choice_the_best_measured_model_answers(tmp_path: Path) -> Non
 
 def test_versions_really_differ(registry: ModelRegistry) -> None:
     image = np.full((224, 224, 3), (40, 90, 200), np.uint8)
-    old = registry.get(f"{PLAIN_MODEL}@1").predict(image)
-    new = registry.get(f"{PLAIN_MODEL}@2").predict(image)
+    old = registry.get(f"{PLAIN_MODEL}@1").predict_batch(image[None])[0]
+    new = registry.get(f"{PLAIN_MODEL}@2").predict_batch(image[None])[0]
     assert np.abs(old.probabilities - new.probabilities).max() > 0.01
 
 

@@ -16,7 +16,7 @@ from app.domain.images import ImageLimits
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload, read_upload
 from app.inference.explain import Prediction, explain
-from app.inference.registry import load_model
+from app.inference.models import load_model
 from app.inference.runtimes import engine_maker
 
 LIMITS = ImageLimits()

@@ -1,0 +1,48 @@
+"""Apply a model's rules to one of its answers."""
+
+from dataclasses import dataclass
+
+from app.domain.decision import Action, Decision, Evidence, Gates, decide
+from app.inference.explain import Prediction
+from app.inference.registry import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer and what is to become of it.
+
+    Attributes:
+        model: Who answered.
+        prediction: The answer, which must not be shown where it is rejected.
+        decision: What is to become of it.
+    """
+
+    model: Loaded
+    prediction: Prediction
+    decision: Decision
+
+    @property
+    def rejected(self) -> bool:
+        """Whether there is no answer."""
+        return self.decision.action is Action.REJECT
+
+
+def judge(model: Loaded, prediction: Prediction, gates: Gates, *, poor_quality: bool) -> Judged:
+    """Decide on an answer.
+
+    Args:
+        model: Who answered.
+        prediction: The answer.
+        gates: Which findings reject it.
+        poor_quality: Whether the quality gate found something.
+    """
+    calibration = model.manifest.calibration
+    decision = decide(
+        Evidence(
+            prediction.probabilities, prediction.novelty, prediction.disagreement, poor_quality
+        ),
+        model.manifest.decision,
+        calibration.operating_points if calibration else (),
+        gates,
+    )
+    return Judged(model, prediction, decision)

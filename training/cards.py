@@ -1,0 +1,223 @@
+"""The model card of an artifact, and the card of an ensemble."""
+
+from typing import Any, Final
+
+from app.domain.ensemble import EnsembleManifest
+from app.domain.labels import CLASSES, LABELS
+from app.domain.manifest import MODEL_CARD_NAME, Manifest, TrainingProcess
+from app.domain.measurements import Calibration
+from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.rules import DecisionRules
+from training.report import metrics_lines, reliability_lines, rules_lines
+
+DATA_TERMS: Final = (
+    "HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5:180161, 2018, "
+    "doi:10.1038/sdata.2018.161), ViDIR Group, Department of Dermatology, Medical University "
+    "of Vienna, CC BY-NC 4.0: the weights are for non-commercial use."
+)
+
+
+def model_card(manifest: Manifest) -> str:
+    """The model card of an artifact (Mitchell et al., "Model Cards", FAT* 2019)."""
+    training, metrics = manifest.training, manifest.metrics
+    stages = ", ".join(_stage(stage) for stage in training.recipe["stages"])
+    commits = ", ".join(dict.fromkeys(_code(process) for process in training.processes))
+    classes = [f"- `{c.label}`: {c.name} ({c.malignancy})" for c in CLASSES]
+    lines = [
+        f"# {manifest.title}, version {manifest.version}",
+        "",
+        f"**{RESEARCH_USE_NOTICE}**",
+        "",
+        "## What it is",
+        "",
+        f"A hybrid network of {manifest.num_parameters:,} parameters: "
+        f"{training.recipe['backbone']}"
+        f"{' with spatial attention' if manifest.has_attention else ''} beside a small CNN, after "
+        "Baliyan, Tomar and Dixit, *A Hybrid Deep Learning Model to Improve Skin Cancer "
+        "Classification*. It takes one dermatoscopic image (224 x 224) and gives a probability "
+        "for each of seven classes:",
+        "",
+        *classes,
+        "",
+        "## Intended use",
+        "",
+        "Research on dermatoscopic images of pigmented lesions like those of HAM10000, and "
+        "trials of the service around it. Out of scope: any clinical decision, photographs "
+        "without a dermatoscope, mucosa and nails, diagnoses outside the seven classes (the "
+        "model always answers one of them), and populations other than those below.",
+        "",
+        "## Data",
+        "",
+        DATA_TERMS,
+        "",
+        f"Split `{training.protocol}` (64 % training, 16 % validation, 20 % test"
+        f"{_LEAK[training.protocol]}), seed "
+        f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. The patients come "
+        "from Austria and Australia and are mostly light-skinned; more than half of the "
+        "diagnoses were confirmed by histopathology.",
+        "",
+        "## Training",
+        "",
+        f"{training.epochs} epochs (at most {stages}), {training.steps:,} steps of "
+        f"{training.recipe['batch_size']} images, {training.seconds / 3600:.1f} hours on "
+        f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
+        f"{_origins(training.recipe)}"
+        f"Trained by: {commits}. Exported by: commit `{manifest.git_commit}`. The whole recipe is "
+        "in `manifest.json`.",
+        "",
+        f"## Results on the {metrics.part} part",
+        "",
+        f"{metrics.num_images} images that neither training nor model selection saw, measured "
+        "with the exported graph by `python -m training evaluate`.",
+        "",
+        *metrics_lines(metrics),
+        "",
+        *reliability_lines(metrics),
+        "",
+        "Confusion matrix, a row a true class:",
+        "",
+        f"| | {' | '.join(LABELS)} |",
+        f"|---{'|---' * len(LABELS)}|",
+        *(
+            f"| {label} | {' | '.join(map(str, row))} |"
+            for label, row in zip(LABELS, metrics.confusion_matrix, strict=True)
+        ),
+        "",
+        *rules_lines(manifest.decision),
+        *_quantized_lines(manifest),
+        "## Limits",
+        "",
+        _calibration_limit(manifest.calibration),
+        *_gate_limit(manifest.decision),
+        "- Recall differs much between classes (table above); rare classes were learnt from few "
+        "lesions.",
+        "- Heatmaps show where a network's evidence lies on a 7 x 7 grid, not why, and not "
+        "where a lesion ends.",
+        "",
+        "## Licence",
+        "",
+        f"{manifest.license}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _quantized_lines(manifest: Manifest) -> list[str]:
+    made = manifest.quantized
+    if made is None:
+        return []
+    return [
+        "## In 8 bits",
+        "",
+        f"`RUNTIME=openvino-int8` runs `openvino_int8/`, made by `python -m training quantize` "
+        f"({made.tool}, commit `{made.git_commit}`) with {made.num_calibration_images} training "
+        f"images. On the {made.num_images} validation images, beside float32: "
+        f"{made.other_answers:.2%} of the answers name another class; a probability moves by "
+        f"{made.median_change:.4f} (median of each image's largest change) and by "
+        f"{made.largest_change:.4f} at most; the heatmaps' correlation is "
+        f"{made.heatmap_correlation:.3f} (median). The figures above are of float32.",
+        "",
+        "| | float32 | 8 bits |",
+        "|---|---|---|",
+        f"| accuracy | {made.accuracy.before:.4f} | {made.accuracy.after:.4f} |",
+        *(
+            f"| recall of {label} | {made.recall[label].before:.4f} | "
+            f"{made.recall[label].after:.4f} |"
+            for label in LABELS
+        ),
+        "",
+    ]
+
+
+def ensemble_card(manifest: EnsembleManifest) -> str:
+    """The card of an ensemble; all about its members is in their own."""
+    lines = [
+        f"# {manifest.title}",
+        "",
+        f"**{RESEARCH_USE_NOTICE}**",
+        "",
+        f"Version {manifest.version}, made by `python -m training ensemble` (commit "
+        f"`{manifest.git_commit}`). The weighted mean of the members' log-probabilities, divided "
+        f"by the temperature {manifest.calibration.temperature}, through a softmax. Intended use, "
+        "data, training and limits are the members':",
+        "",
+        "| model | version | weight | digest |",
+        "|---|---|---|---|",
+        *(
+            f"| [{m.name}]({m.name}/{m.version}/{MODEL_CARD_NAME}) | {m.version} | {m.weight} | "
+            f"`{m.digest}` |"
+            for m in manifest.members
+        ),
+        "",
+        f"## Results on the {manifest.metrics.part} part",
+        "",
+        *metrics_lines(manifest.metrics),
+        "",
+        *reliability_lines(manifest.metrics),
+        "",
+        *rules_lines(manifest.decision),
+        "## Limits",
+        "",
+        _calibration_limit(manifest.calibration),
+        *_gate_limit(manifest.decision),
+        "- Heatmaps are the heaviest member's; the others' evidence may lie elsewhere.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _gate_limit(rules: DecisionRules | None) -> list[str]:
+    if rules is None:
+        return ["- Nothing in the model notices an image that is not a dermatoscopic one."]
+    return [
+        "- One dermatoscopic image in twenty is rejected as out of distribution, and not every "
+        "picture of something else is (`docs/out-of-distribution.md`).",
+        "- Prediction sets and thresholds hold for images like those of HAM10000 and may fail "
+        "elsewhere without a sign.",
+    ]
+
+
+def _calibration_limit(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return (
+            "- The probabilities are the softmax's own and are not calibrated: 0.9 does not mean "
+            "that nine in ten such answers are right."
+        )
+    return (
+        f"- The probabilities were calibrated by one temperature ({calibration.temperature}) on "
+        f"{calibration.num_images} validation images (expected calibration error "
+        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after); on images "
+        "from elsewhere they may mean less."
+    )
+
+
+_LEAK: Final = {
+    "lesion": ", no lesion in two parts",
+    "paper": "; by image, so that photographs of one lesion fall into several parts and the "
+    "figures below flatter the model",
+}
+
+
+def _origins(recipe: dict[str, Any]) -> str:
+    """The artifacts that a model was made from; manifests before these fields have none."""
+    words = ""
+    if recipe.get("initial_model"):
+        words += f"All weights began as those of `{recipe['initial_model']}`. "
+    if recipe.get("teacher"):
+        words += (
+            f"`{recipe['teacher']}` taught it: {recipe['distillation_weight']:.0%} of the loss, "
+            f"temperature {recipe['distillation_temperature']:g}. "
+        )
+    return words
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    steps = stage["steps_per_epoch"]
+    limit = "" if steps is None else f" of {steps} steps"
+    return f"{stage['max_epochs']} x {stage['image_size']} px{limit}"
+
+
+def _code(process: TrainingProcess) -> str:
+    if process.git_commit is None:
+        return "code before its first commit"
+    return f"commit `{process.git_commit}`{'' if process.clean else ' with later changes'}"

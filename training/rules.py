@@ -1,0 +1,241 @@
+"""Choose the rules of decisions on the validation part, and measure them on the test part."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from app.domain.decision import Action, Evidence, Gates, Reason, decide, predicted_set
+from app.domain.labels import CLASS_INDEX, CLASSES, LABELS, Malignancy
+from app.domain.measurements import Calibration
+from app.domain.rules import (
+    DecisionRules,
+    NoveltyRule,
+    Outcome,
+    PredictionSetRule,
+    ReferralPoint,
+    ReferralRule,
+    SetCoverage,
+)
+from training.metrics import share
+
+COVERAGES: Final = (0.90, 0.95)
+MAX_SET_SIZE: Final = 2
+REQUIRED_ACCURACY: Final = 0.92
+REFERRING_SENSITIVITY: Final = 0.90
+ACCEPTED: Final = 0.95
+"""Share of validation images that are not out of distribution, and that do not disagree."""
+
+_CURVE: Final = np.arange(0.0, 0.951, 0.05)
+_DIGITS: Final = 1e6
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model or an ensemble made of one part of the data.
+
+    Attributes:
+        probabilities: (num_images, 7) float32, calibrated.
+        labels: (num_images,) int64 class indices, the truth.
+        groups: (num_images,) lesion identifiers.
+        novelty: (num_images,) float, the score of being out of distribution.
+        disagreement: (num_images,) float of an ensemble's members; None for a model.
+    """
+
+    probabilities: Floats
+    labels: Ints
+    groups: npt.NDArray[np.object_]
+    novelty: npt.NDArray[np.floating]
+    disagreement: npt.NDArray[np.floating] | None = None
+
+
+def make_rules(
+    validation: Answers,
+    test: Answers,
+    calibration: Calibration,
+    *,
+    num_components: int | None,
+    git_commit: str,
+    seed: int,
+) -> DecisionRules:
+    """Choose every rule on the validation part and measure it on the test part.
+
+    Args:
+        validation: What the rules are chosen on.
+        test: What they are measured on.
+        calibration: Whose operating point of malignancy is applied.
+        num_components: Of the model's feature space; None for an ensemble.
+        git_commit: Of this code.
+        seed: Of the resamples.
+    """
+    threshold = _round_up(np.quantile(validation.novelty, ACCEPTED))
+    chosen: dict[str, Any] = {
+        "git_commit": git_commit,
+        "prediction_sets": [_choose_sets(validation, test, level, seed) for level in COVERAGES],
+        "max_set_size": MAX_SET_SIZE,
+        "referral": _choose_referral(validation, test, seed),
+        "referring_sensitivity": REFERRING_SENSITIVITY,
+        "max_disagreement": None
+        if validation.disagreement is None
+        else _round_up(np.quantile(validation.disagreement, ACCEPTED)),
+        "novelty": NoveltyRule(
+            num_components=num_components,
+            threshold=threshold,
+            accepted_validation=_mean(validation.novelty <= threshold),
+            accepted_test=_mean(test.novelty <= threshold),
+        ),
+    }
+    # The outcome is measured with these very rules, which are not whole without it.
+    unmeasured = DecisionRules.model_construct(**chosen)
+    outcome = measure_outcome(unmeasured, test, calibration, seed=seed)
+    return DecisionRules(**chosen, outcome=outcome)
+
+
+def conformal_thresholds(
+    probabilities: Floats, labels: Ints, coverage: float
+) -> tuple[dict[str, float], list[str]]:
+    """Split conformal prediction for each class by itself, with score 1 - p.
+
+    Vovk, "Conditional Validity of Inductive Conformal Predictors", ACML 2012; rare classes as in
+    Ding, Angelopoulos, Bates, Jordan and Tibshirani, "Class-Conditional Conformal Prediction with
+    Many Classes", NeurIPS 2023.
+
+    Args:
+        probabilities: (num_images, 7) float32.
+        labels: (num_images,) int64 class indices.
+        coverage: In (0, 1).
+
+    Returns:
+        The least probability that puts each class into a set, rounded down; and the classes
+        of too few images, whose threshold is of all classes together.
+    """
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    thresholds, pooled = {}, []
+    for index, label in enumerate(LABELS):
+        scores = of_truth[labels == index]
+        if _rank(len(scores), coverage) > len(scores):
+            pooled.append(label)
+            scores = of_truth
+        rank = min(_rank(len(scores), coverage), len(scores))
+        thresholds[label] = _round_down(np.sort(scores)[::-1][rank - 1])
+    return thresholds, pooled
+
+
+def choose_confidence(probabilities: Floats, labels: Ints, required_accuracy: float) -> float:
+    """The least confidence for which the answers at or above it are right often enough.
+
+    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017.
+
+    Returns:
+        Rounded down; 1 where no confidence does it.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == labels)[order]
+    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
+    # Answers of one confidence come together or not at all.
+    last_of_its_kind = np.append(np.diff(confidence[order]) != 0, True)
+    enough = np.flatnonzero((accuracy >= required_accuracy) & last_of_its_kind)
+    return _round_down(confidence[order][enough[-1]]) if len(enough) else 1.0
+
+
+def measure_outcome(
+    rules: DecisionRules, answers: Answers, calibration: Calibration, *, seed: int
+) -> Outcome:
+    """Decide on every image and count; both gates' findings reject or refer as by default."""
+    decisions = [
+        decide(
+            Evidence(
+                answers.probabilities[row],
+                float(answers.novelty[row]),
+                None if answers.disagreement is None else float(answers.disagreement[row]),
+            ),
+            rules,
+            calibration.operating_points,
+            Gates(),
+        )
+        for row in range(len(answers.labels))
+    ]
+    actions = np.array([decision.action for decision in decisions])
+    malignant = [CLASS_INDEX[c.label] for c in CLASSES if c.malignancy is not Malignancy.BENIGN]
+    predicted = answers.probabilities.argmax(axis=1)
+    is_malignant, reported = np.isin(answers.labels, malignant), actions == Action.REPORT
+    return Outcome(
+        reported=_mean(reported),
+        referred=_mean(actions == Action.REFER),
+        rejected=_mean(actions == Action.REJECT),
+        accuracy=share(predicted == answers.labels, reported, answers.groups, seed=seed),
+        num_malignant=int(is_malignant.sum()),
+        num_malignant_reported_benign=int(
+            (is_malignant & reported & ~np.isin(predicted, malignant)).sum()
+        ),
+        reasons={
+            reason.value: _mean(np.array([reason in decision.reasons for decision in decisions]))
+            for reason in Reason
+            if reason not in (Reason.NO_RULES, Reason.POOR_QUALITY)
+        },
+    )
+
+
+def _choose_sets(
+    validation: Answers, test: Answers, coverage: float, seed: int
+) -> PredictionSetRule:
+    thresholds, pooled = conformal_thresholds(validation.probabilities, validation.labels, coverage)
+    sets = [predicted_set(thresholds, row) for row in test.probabilities]
+    hit = np.array([LABELS[label] in s for label, s in zip(test.labels, sets, strict=True)])
+    sizes = np.array([len(s) for s in sets])
+    measured = SetCoverage(
+        coverage=share(hit, np.ones(len(hit), bool), test.groups, seed=seed),
+        per_class={
+            label: _mean(hit[test.labels == index])
+            for index, label in enumerate(LABELS)
+            if (test.labels == index).any()
+        },
+        mean_size=round(float(sizes.mean()), 4),
+        singletons=_mean(sizes == 1),
+    )
+    return PredictionSetRule(
+        coverage=coverage, thresholds=thresholds, pooled=pooled, measured=measured
+    )
+
+
+def _choose_referral(validation: Answers, test: Answers, seed: int) -> ReferralRule:
+    least = choose_confidence(validation.probabilities, validation.labels, REQUIRED_ACCURACY)
+    confidence = test.probabilities.max(axis=1)
+    right = test.probabilities.argmax(axis=1) == test.labels
+    kept, everything = confidence >= least, np.ones(len(right), bool)
+    order = np.argsort(-confidence, kind="stable")
+    sizes = [max(1, round((1.0 - referred) * len(right))) for referred in _CURVE]
+    return ReferralRule(
+        required_accuracy=REQUIRED_ACCURACY,
+        min_confidence=least,
+        referred=share(~kept, everything, test.groups, seed=seed),
+        accuracy=share(right, kept, test.groups, seed=seed),
+        curve=[
+            ReferralPoint(
+                referred=round(1.0 - size / len(right), 4), accuracy=_mean(right[order[:size]])
+            )
+            for size in sizes
+        ],
+    )
+
+
+def _rank(count: int, coverage: float) -> int:
+    """The order statistic of `count` scores that covers one more image, counted from 1."""
+    return int(np.ceil((count + 1) * coverage - 1e-9))
+
+
+def _round_down(value: float) -> float:
+    return float(np.floor(float(value) * _DIGITS) / _DIGITS)
+
+
+def _round_up(value: float) -> float:
+    return float(np.ceil(float(value) * _DIGITS) / _DIGITS)
+
+
+def _mean(hits: npt.NDArray[np.bool_]) -> float:
+    return round(float(hits.mean()), 4)
