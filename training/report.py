@@ -175,9 +175,8 @@ def _rule(reason: str, rules: DecisionRules) -> str:
         "low-confidence": f"confidence below {rules.referral.min_confidence:.4f}",
         "large-set": f"more than {rules.max_set_size} classes in the set of "
         f"{rules.prediction_sets[0].coverage:.0%} coverage",
-        "disagreement": "no members"
-        if rules.max_disagreement is None
-        else f"Jensen-Shannon divergence above {rules.max_disagreement:.4f} bits",
+        "disagreement": "Jensen-Shannon divergence of the members above "
+        f"{rules.max_disagreement or 0.0:.4f} bits",
     }[reason]
 
 

@@ -161,6 +161,9 @@ def measure_outcome(
         for row in range(len(answers.labels))
     ]
     actions = np.array([decision.action for decision in decisions])
+    unapplied = {Reason.NO_RULES, Reason.POOR_QUALITY}
+    if rules.max_disagreement is None:
+        unapplied.add(Reason.DISAGREEMENT)
     malignant = [CLASS_INDEX[c.label] for c in CLASSES if c.malignancy is not Malignancy.BENIGN]
     predicted = answers.probabilities.argmax(axis=1)
     is_malignant, reported = np.isin(answers.labels, malignant), actions == Action.REPORT
@@ -176,7 +179,7 @@ def measure_outcome(
         reasons={
             reason.value: _mean(np.array([reason in decision.reasons for decision in decisions]))
             for reason in Reason
-            if reason not in (Reason.NO_RULES, Reason.POOR_QUALITY)
+            if reason not in unapplied
         },
     )
 
