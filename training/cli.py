@@ -284,6 +284,36 @@ def heatmaps(
 
 
 @app.command()
+def novelty(
+    targets: Annotated[
+        list[Path], typer.Argument(help="models/NAME/VERSION, or models/ensemble.json.")
+    ],
+    data: DataOption,
+    every: Annotated[
+        int, typer.Option(min=1, help="Take every such training image to compare methods.")
+    ] = 2,
+    output: Annotated[Path, typer.Option(help="File to make.")] = Path(
+        "docs/results/out-of-distribution.json"
+    ),
+    page: Annotated[Path, typer.Option(help="Page to write from it.")] = Path(
+        "docs/out-of-distribution.md"
+    ),
+) -> None:
+    """Show models pictures of other things, and count what they refuse."""
+    with _refusals():
+        from training.novelty_checks import measure
+        from training.novelty_page import render
+        from training.robustness import write
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            measured = measure(targets, prepared, every, report)
+        write(measured, output)
+        page.write_text(render(measured), encoding="utf-8")
+    typer.echo(f"{output}, {page}")
+
+
+@app.command()
 def export(
     run: RunArgument,
     models: Annotated[Path, typer.Option(help="Folder of all artifacts.")] = Path("models"),

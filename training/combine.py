@@ -23,15 +23,14 @@ from app.domain.ensemble import (
     pool,
 )
 from app.domain.images import RgbImage
-from app.inference.models import LoadedModel, load_model
-from app.inference.runtimes import engine_maker
+from app.inference.models import LoadedModel
 from training.calibration import calibrate
 from training.cards import ensemble_card
 from training.evaluate import measure_all
 from training.prepare import Part, PreparedData
 from training.rules import Answers, make_rules
 from training.run_folder import write_json
-from training.served import predict_all, require_split
+from training.served import load_artifact, predict_all, require_split
 
 _START: Final = 1.0
 _UPPER: Final = 5.0
@@ -68,7 +67,7 @@ def combine(
     """
     if output.exists():
         raise EnsembleError(f"{output} exists; delete it if its figures may be replaced.")
-    models = [load_model(folder.resolve(), engine_maker("openvino")) for folder in folders]
+    models = [load_artifact(folder, fast=True) for folder in folders]
     names = [model.manifest.name for model in models]
     if len(set(names)) != len(folders) or len(models) < 2:
         raise EnsembleError("An ensemble needs at least two models of different names.")

@@ -16,14 +16,13 @@ from app.domain.labels import NUM_CLASSES
 from app.domain.manifest import MANIFEST_NAME, MODEL_CARD_NAME, Manifest, write_manifest
 from app.domain.novelty import write_feature_space
 from app.domain.rules import FEATURE_SPACE_NAME
-from app.inference.models import LoadedModel, load_model
-from app.inference.runtimes import engine_maker
+from app.inference.models import LoadedModel
 from training.cards import model_card
 from training.export import ExportError, list_files, verify
 from training.novelty import fit_feature_space
 from training.prepare import Part, PreparedData
 from training.rules import Answers, make_rules
-from training.served import predict_all, require_split
+from training.served import load_artifact, predict_all, require_split
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,7 +51,7 @@ def decide(
         ArtifactError: It must not be served.
     """
     artifact = artifact.resolve()
-    model = load_model(artifact, engine_maker("openvino"))
+    model = load_artifact(artifact, fast=True)
     manifest = model.manifest
     output = artifact.parent / str(manifest.version + 1)
     if output.exists():

@@ -24,7 +24,8 @@ def fit_feature_space(features: npt.NDArray[np.float32]) -> FeatureSpace:
     # An exact, deterministic decomposition: signs and order are the same at every call.
     found = PCA(svd_solver="covariance_eigh").fit(features.astype(np.float64))
     explained = np.cumsum(found.explained_variance_ratio_)
-    count = min(int(np.searchsorted(explained, EXPLAINED_VARIANCE)) + 1, len(explained))
+    # Nothing lies outside of all components.
+    count = min(int(np.searchsorted(explained, EXPLAINED_VARIANCE)) + 1, len(explained) - 1)
     return FeatureSpace(
         found.mean_.astype(np.float16).astype(np.float32),
         found.components_[:count].astype(np.float16).astype(np.float32),
