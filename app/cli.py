@@ -1,7 +1,7 @@
 """The command `dermhybrid`: serve, or classify files without a server."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -15,6 +15,9 @@ from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.settings import Settings
 from app.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from app.inference.judge import Judged
 
 main = typer.Typer(
     help=f"Class probabilities for dermatoscopic images. {RESEARCH_USE_NOTICE}",
@@ -53,6 +56,7 @@ def predict(
     """Print a table of probabilities; write overlays. Exit status 1 if a file was refused."""
     from app.inference.explain import explain
     from app.inference.files import Refused, classify, expand
+    from app.inference.judge import judge
     from app.inference.registry import load_registry
     from app.inference.runtimes import engine_maker
 
@@ -74,7 +78,9 @@ def predict(
         raise typer.Exit(1) from error
     manifest = chosen.manifest
     # A name that is cut short could be another patient's image: it is folded instead.
-    table = Table(Column("image", overflow="fold"), "class", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(
+        Column("image", overflow="fold"), "decision", "class", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for heading in ("conf.", *LABELS):
         table.add_column(heading, no_wrap=True, min_width=5)
     table.title = f"{manifest.name}@{manifest.version} {chosen.digest[:12]}, {chosen.runtime}"
@@ -91,14 +97,11 @@ def predict(
         if isinstance(outcome, Refused):
             _complain(errors, f"{outcome.path}: {outcome.error}")
             continue
-        answer = outcome.prediction
-        shares = [f"{p:.3f}" for p in answer.probabilities]
-        table.add_row(
-            escape(outcome.path.name), answer.predicted.label, f"{answer.confidence:.3f}", *shares
-        )
-        if overlays is not None:
+        judged = judge(chosen, outcome.prediction, settings.gates(), poor_quality=False)
+        table.add_row(escape(outcome.path.name), *_cells(judged))
+        if overlays is not None and not judged.rejected:
             overlays.mkdir(parents=True, exist_ok=True)
-            overlay = encode_png(draw_overlay(outcome.upload.picture, explain(answer)))
+            overlay = encode_png(draw_overlay(outcome.upload.picture, explain(judged.prediction)))
             (overlays / f"{outcome.path.name}.heatmap.png").write_bytes(overlay)
     if table.row_count:
         Console().print(table)
@@ -123,6 +126,16 @@ def verify_audit(
         raise typer.Exit(1)
     head = read_head(directory)
     typer.echo("no record" if head is None else f"intact up to record {head[0]}, hash {head[1]}")
+
+
+def _cells(judged: "Judged") -> list[str]:
+    """Decision, class, confidence and probabilities; of a rejected answer the decision alone."""
+    decision, answer = judged.decision, judged.prediction
+    said = " ".join([decision.action, *(f"({reason})" for reason in decision.reasons)])
+    if judged.rejected:
+        return [said]
+    shares = [f"{p:.3f}" for p in answer.probabilities]
+    return [said, answer.predicted.label, f"{answer.confidence:.3f}", *shares]
 
 
 def _complain(console: Console, message: str) -> None:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.labels import LABELS
 from app.domain.measurements import Calibration, Failure, Metrics
+from app.domain.uncertainty import symmetries
 from training.architectures import build_hybrid
 from training.calibration import calibrate
 from training.data import evaluation_batches, load_examples
@@ -262,12 +263,9 @@ def _predict_symmetries(
     answers = []
     for start in range(0, len(rows), BATCH_SIZE):
         batch = images[rows[start : start + BATCH_SIZE]]
-        turned = [
-            np.rot90(mirrored, turns, axes=(1, 2))
-            for mirrored in (batch, batch[:, :, ::-1])
-            for turns in range(4)
+        views = [
+            graph.serve(tf.constant(view))["probabilities"].numpy() for view in symmetries(batch)
         ]
-        views = [graph.serve(tf.constant(view))["probabilities"].numpy() for view in turned]
         answers.append(np.mean(views, axis=0))
         report_progress(min(start + BATCH_SIZE, len(rows)), len(rows))
     return np.concatenate(answers)

@@ -17,6 +17,7 @@ from app.api.deps import (
     ModelDep,
     Services,
     ServicesDep,
+    TtaDep,
     media_type,
 )
 from app.api.errors import domain_problem, unexpected_problem
@@ -73,11 +74,13 @@ class _Lines(Response):
         uploads: list[UploadFile],
         seconds: float,
         heatmap: HeatmapRequest | None,
+        *,
+        tta: bool,
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._services, self._model, self._uploads = services, model, uploads
-        self._seconds, self._heatmap = seconds, heatmap
+        self._seconds, self._heatmap, self._tta = seconds, heatmap, tta
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as many images at once as the model takes, and write each line whole."""
@@ -106,6 +109,7 @@ class _Lines(Response):
                     self._model,
                     await upload.read(),
                     self._heatmap,
+                    tta=self._tta,
                 )
         except TimeoutError:
             late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")
@@ -157,6 +161,7 @@ async def predict_batch(
     model: ModelDep,
     heatmap: HeatmapDep,
     uploads: Annotated[list[UploadFile], Depends(get_uploads)],
+    tta: TtaDep = False,
 ) -> Response:
     """Answer each image as `/predict` does, whatever becomes of the others.
 
@@ -164,7 +169,7 @@ async def predict_batch(
     `/predict` would have had, and its `answer` or its `problem`. The request's time is
     counted anew for each image.
     """
-    return _Lines(services, model, uploads, allowed_seconds(request), heatmap)
+    return _Lines(services, model, uploads, allowed_seconds(request), heatmap, tta=tta)
 
 
 def _joined(index: int, status: int, kind: bytes, body: bytes) -> bytes:

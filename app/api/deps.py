@@ -126,6 +126,15 @@ async def get_heatmap_request(
 HeatmapDep = Annotated[HeatmapRequest | None, Depends(get_heatmap_request)]
 
 
+TtaDep = Annotated[
+    bool,
+    Query(
+        description="Test-time augmentation: answer the picture's eight symmetries too and say how "
+        "far the answers lie apart. Eight model calls one after the other in place of one."
+    ),
+]
+
+
 def media_type(request: Request) -> str:
     """What the body is said to be, in lower case and without parameters; "" where nothing is."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()

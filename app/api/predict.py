@@ -1,22 +1,26 @@
 """`POST /predict`: one image in, one traceable answer out."""
 
 import base64
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
+import numpy as np
 from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
-from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, UploadDep
+from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, TtaDep, UploadDep
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
 from app.domain.heatmap_checks import check_heatmap
 from app.domain.heatmaps import HeatmapRequest, draw_overlay, encode
-from app.domain.images import MEDIA_TYPES
+from app.domain.images import MEDIA_TYPES, RgbImage
 from app.domain.labels import CLASSES
+from app.domain.uncertainty import Uncertainty, measure_uncertainty, symmetries
 from app.domain.uploads import Upload, read_upload
-from app.inference.explain import explain
+from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
 from app.telemetry import request_id
@@ -64,14 +68,20 @@ async def predict(
     model: ModelDep,
     heatmap: HeatmapDep,
     upload: UploadDep,
+    tta: TtaDep = False,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    body = await answer_image(services, model, upload, heatmap)
+    body = await answer_image(services, model, upload, heatmap, tta=tta)
     return Response(body, media_type="application/json")
 
 
 async def answer_image(
-    services: Services, model: Served, upload: bytes, heatmap: HeatmapRequest | None
+    services: Services,
+    model: Served,
+    upload: bytes,
+    heatmap: HeatmapRequest | None,
+    *,
+    tta: bool,
 ) -> bytes:
     """Decode, classify, explain and count one image.
 
@@ -80,6 +90,7 @@ async def answer_image(
         model: Who answers; kept in use by the caller.
         upload: The file's bytes, of any origin.
         heatmap: Which heatmap; None for an answer without one.
+        tta: Measure the uncertainty over the picture's symmetries.
 
     Returns:
         A `PredictionResponse` as JSON.
@@ -98,6 +109,9 @@ async def answer_image(
     )
     prediction = await model.predict(image.model_input)
     judged = judge(model.loaded, prediction, services.gates, poor_quality=False)
+    if tta and not judged.rejected:
+        uncertainty = await _ask_symmetries(model, image.model_input, prediction)
+        judged = replace(judged, uncertainty=uncertainty)
     if services.auditor is not None:
         await services.auditor.record(upload, image, judged, services.image_threads)
     services.fleet.shadow(model, image.model_input, prediction)
@@ -110,6 +124,13 @@ async def answer_image(
         NO_CLASS if judged.rejected else prediction.predicted.label,
     )
     return body
+
+
+async def _ask_symmetries(model: Served, image: RgbImage, prediction: Prediction) -> Uncertainty:
+    views = islice(symmetries(image), 1, None)
+    # One after the other: a request has one place in the model's line.
+    others = [(await model.predict(view)).probabilities for view in views]
+    return measure_uncertainty(np.stack([prediction.probabilities, *others]))
 
 
 def _render(image: Upload, judged: Judged, request: HeatmapRequest | None) -> bytes:

@@ -1,5 +1,8 @@
 """From the domain's objects to the API's schemas."""
 
+import numpy as np
+import numpy.typing as npt
+
 from app.api.schemas import (
     AnswerSchema,
     Coding,
@@ -11,9 +14,11 @@ from app.api.schemas import (
     OperatingPointSchema,
     OutOfDistributionSchema,
     PredictionSetSchema,
+    UncertaintySchema,
 )
 from app.domain.decision import Decision
 from app.domain.labels import LABELS, DiagnosticClass
+from app.domain.uncertainty import NUM_VIEWS, Uncertainty
 from app.inference.ensembles import LoadedEnsemble
 from app.inference.explain import Prediction
 from app.inference.judge import Judged
@@ -55,17 +60,26 @@ def present_answer(judged: Judged) -> AnswerSchema:
         predicted_class=shown and class_schema(shown.predicted),
         confidence=shown and shown.confidence,
         calibrated=judged.model.manifest.calibration is not None,
-        probabilities=shown and _by_label(shown),
+        probabilities=shown and _by_label(shown.probabilities),
         prediction_sets=_sets(decision) if shown else [],
         operating_points=_points(decision) if shown else [],
         out_of_distribution=novelty
         and OutOfDistributionSchema(score=novelty[0], threshold=novelty[1]),
+        uncertainty=shown and judged.uncertainty and _uncertainty(judged.uncertainty),
         ensemble=shown and _ensemble(judged.model, shown),
     )
 
 
-def _by_label(prediction: Prediction) -> dict[str, float]:
-    return dict(zip(LABELS, prediction.probabilities.tolist(), strict=True))
+def _by_label(values: npt.NDArray[np.float32]) -> dict[str, float]:
+    return dict(zip(LABELS, values.tolist(), strict=True))
+
+
+def _uncertainty(found: Uncertainty) -> UncertaintySchema:
+    return UncertaintySchema(
+        views=NUM_VIEWS,
+        standard_deviation=_by_label(found.standard_deviation),
+        same_class=found.same_class,
+    )
 
 
 def _sets(decision: Decision) -> list[PredictionSetSchema]:
@@ -100,7 +114,7 @@ def _ensemble(model: Loaded, prediction: Prediction) -> EnsembleSchema | None:
                 weight=share.weight,
                 predicted_class=answer.predicted.label,
                 confidence=answer.confidence,
-                probabilities=_by_label(answer),
+                probabilities=_by_label(answer.probabilities),
             )
             for member, share, answer in zip(
                 model.members, model.manifest.members, prediction.members, strict=True

@@ -165,6 +165,18 @@ class OutOfDistributionSchema(BaseModel):
     ]
 
 
+class UncertaintySchema(BaseModel):
+    """How much the answer depends on which way round the picture is."""
+
+    views: Annotated[int, Field(description="Quarter turns and mirror images, the picture first.")]
+    standard_deviation: Annotated[
+        dict[str, float], Field(description="Of each class's probability over the views.")
+    ]
+    same_class: Annotated[
+        _Probability, Field(description="Share of views with the same most probable class.")
+    ]
+
+
 class MemberSchema(BaseModel):
     """The own answer of a model of the ensemble."""
 
@@ -231,6 +243,10 @@ class AnswerSchema(BaseModel):
         OutOfDistributionSchema | None,
         Field(description="Null where the model has no rule for it."),
     ]
+    uncertainty: Annotated[
+        UncertaintySchema | None,
+        Field(description="Null where not asked for (`tta`), and where rejected."),
+    ]
     ensemble: Annotated[
         EnsembleSchema | None,
         Field(description="Null for the answer of one model, and where rejected."),
@@ -284,6 +300,13 @@ class PredictionResponse(AnswerSchema):
                     }
                 ],
                 "out_of_distribution": {"score": 2.1, "threshold": 3.4},
+                "uncertainty": {
+                    "views": 8,
+                    "standard_deviation": dict(
+                        zip(LABELS, (0.004, 0.01, 0.03, 0.002, 0.02, 0.05, 0.001), strict=True)
+                    ),
+                    "same_class": 1.0,
+                },
                 "ensemble": {
                     "disagreement": 0.004,
                     "members": [

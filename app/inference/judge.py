@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.decision import Action, Decision, Evidence, Gates, decide
+from app.domain.uncertainty import Uncertainty
 from app.inference.explain import Prediction
 from app.inference.registry import Loaded
 
@@ -15,11 +16,13 @@ class Judged:
         model: Who answered.
         prediction: The answer, which must not be shown where it is rejected.
         decision: What is to become of it.
+        uncertainty: Over the picture's symmetries, where it was asked for.
     """
 
     model: Loaded
     prediction: Prediction
     decision: Decision
+    uncertainty: Uncertainty | None = None
 
     @property
     def rejected(self) -> bool:

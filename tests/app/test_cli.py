@@ -9,10 +9,14 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from app.domain.heatmaps import encode_png
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
+from tests.tiny_artifact import write_tiny_artifact
+from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules
 
 
 def command(*arguments: str) -> list[str]:
@@ -87,6 +91,28 @@ def test_predict_takes_folders_and_says_when_they_are_empty(
     done = run(tiny_models, "predict", str(folder))
     assert done.returncode == 0, done.stderr
     assert re.findall(r"(\d\d)\.PNG", done.stdout) == [f"{n:02}" for n in range(19)]
+
+
+def test_predict_gives_no_answer_to_a_rejected_picture(tmp_path: Path, lesion: Path) -> None:
+    models = tmp_path / "models"
+    write_tiny_artifact(
+        models,
+        "ruled",
+        calibration=tiny_calibration(tiny_point(threshold=1.0)),
+        decision=tiny_rules(min_confidence=0.1, max_set_size=7, novelty=0.5),
+    )
+    green = tmp_path / "green.png"
+    green.write_bytes(encode_png(np.full((240, 320, 3), (10, 240, 10), np.uint8)))
+    overlays = tmp_path / "overlays"
+    done = run(models, "predict", str(lesion), str(green), "--overlays", str(overlays))
+    assert done.returncode == 0, done.stderr
+    rows = {
+        name: line for line in done.stdout.splitlines() for name in line.split() if ".png" in name
+    }
+    assert "report" in rows["lesion.png"]
+    assert "reject (out-of-distribution)" in rows["green.png"]
+    assert not re.search(r"0\.\d{3}", rows["green.png"])
+    assert [path.name for path in overlays.iterdir()] == ["lesion.png.heatmap.png"]
 
 
 def test_predict_refuses_unknown_models(tiny_models: Path, lesion: Path) -> None:

@@ -226,3 +226,32 @@ def test_a_changed_feature_space_stops_the_start(ruled_models: Path, tmp_path: P
         TestClient(create_app(Settings(models_dir=models))),
     ):
         pass
+
+
+def test_uncertainty_is_the_spread_over_the_symmetries(ruled_client: TestClient) -> None:
+    # The tiny models see the mean colour alone, the same in every view.
+    image = np.random.default_rng(3).integers(60, 200, (224, 224, 3), np.uint8)
+    body = post(ruled_client, encode_png(image), model="light", tta=True)
+    assert body["uncertainty"]["views"] == 8
+    assert body["uncertainty"]["same_class"] == 1.0
+    assert max(body["uncertainty"]["standard_deviation"].values()) < 1e-6
+    batches = 'dermhybrid_batch_size_sum{model="light",version="1"}'
+    before = _sample(ruled_client, batches)
+    post(ruled_client, encode_png(image), model="light")
+    assert _sample(ruled_client, batches) == before + 1
+    post(ruled_client, encode_png(image), model="light", tta=True)
+    assert _sample(ruled_client, batches) == before + 9
+
+
+@pytest.mark.parametrize("params", [{}, {"tta": True}])
+def test_uncertainty_is_given_where_asked_for_and_answered(
+    ruled_client: TestClient, lesion_png: bytes, params: dict[str, Any]
+) -> None:
+    given = post(ruled_client, lesion_png, model="ensemble", **params)["uncertainty"]
+    assert (given is not None) == bool(params)
+    assert post(ruled_client, GREEN, model="ensemble", **params)["uncertainty"] is None
+
+
+def _sample(client: TestClient, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(name)).rsplit(" ", 1)[1])
