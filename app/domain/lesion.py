@@ -44,13 +44,15 @@ def find_lesion(image: RgbImage) -> npt.NDArray[np.bool_]:
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_HAIR_SIZE, _HAIR_SIZE))
     green = cv2.morphologyEx(np.ascontiguousarray(image[..., 1]), cv2.MORPH_CLOSE, element)
     green = cv2.GaussianBlur(green, (0, 0), _BLUR_SIGMA)
-    frame = _black_frame(green)
+    frame = black_frame(green)
     seen = green[~frame]
     if not seen.size or np.ptp(seen) < _LEAST_CONTRAST:
         return np.zeros(green.shape, np.bool_)
     threshold, _ = cv2.threshold(seen, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     dark = ((green <= threshold) & ~frame).astype(np.uint8)
-    count, components, statistics, _ = cv2.connectedComponentsWithStats(dark, connectivity=8)
+    count, components, statistics, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
+        dark, 8, cv2.CV_32S, cv2.CCL_BOLELLI
+    )
     areas = statistics[:, cv2.CC_STAT_AREA]
     large = [label for label in range(1, count) if areas[label] >= _SMALLEST_SHARE * dark.size]
     if not large:
@@ -58,14 +60,31 @@ def find_lesion(image: RgbImage) -> npt.NDArray[np.bool_]:
     # Light falls off towards the corners, and whoever takes the picture aims at the lesion.
     weights = np.bincount(components.ravel(), weights=_CENTRALITY.ravel(), minlength=count)
     best = max(weights[label] for label in large)
-    return np.isin(components, [n for n in large if weights[n] >= _LEAST_OF_BEST * best])
+    kept = [n for n in large if weights[n] >= _LEAST_OF_BEST * best]
+    return _belongs(components, count, kept)
 
 
-def _black_frame(green: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """The black corners that a dermatoscope's tube leaves."""
+def black_frame(green: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Mark the black corners that a dermatoscope's tube leaves.
+
+    Args:
+        green: (height, width) uint8, smoothed.
+
+    Returns:
+        (height, width) bool; never the picture's middle.
+    """
     dark = (green < _VIGNETTE_LEVEL).astype(np.uint8)
-    _, components = cv2.connectedComponents(dark, connectivity=8)
+    if not dark[:: green.shape[0] - 1, :: green.shape[1] - 1].any():
+        return np.zeros(green.shape, np.bool_)
+    count, components = cv2.connectedComponents(dark, connectivity=8)
     # A lesion that reaches a corner is not a frame: a frame leaves the middle free.
     middle = components[green.shape[0] // 2, green.shape[1] // 2]
     corners = {components[y, x] for y in (0, -1) for x in (0, -1)} - {0, middle}
-    return np.isin(components, list(corners))
+    return _belongs(components, count, list(corners))
+
+
+def _belongs(components: npt.NDArray[Any], count: int, chosen: list[int]) -> npt.NDArray[np.bool_]:
+    """Where the labels, of 0 to `count` - 1, are among those chosen."""
+    kept = np.zeros(count, np.bool_)
+    kept[chosen] = True
+    return np.asarray(kept[components], np.bool_)
