@@ -97,7 +97,7 @@ def predict(
         if isinstance(outcome, Refused):
             _complain(errors, f"{outcome.path}: {outcome.error}")
             continue
-        judged = judge(chosen, outcome.prediction, settings.gates(), poor_quality=False)
+        judged = judge(chosen, outcome.prediction, outcome.upload.quality, settings.gates())
         table.add_row(escape(outcome.path.name), *_cells(judged))
         if overlays is not None and not judged.rejected:
             overlays.mkdir(parents=True, exist_ok=True)

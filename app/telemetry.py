@@ -82,6 +82,7 @@ class Metrics:
         predictions: Answers by model version and predicted class, "none" where rejected.
         decisions: Answers by model version and what is to become of them.
         decision_reasons: Reasons of these decisions; one may have several.
+        quality_issues: What was found wrong with pictures.
         self_test: 1 for each model that reproduced its golden example last time, else 0.
         model_info: 1 for each loaded model, with its digest.
         shadow_predictions: Images that the shadow scored, by the class answered and its own.
@@ -145,6 +146,12 @@ class Metrics:
             "dermhybrid_decision_reasons_total",
             "Reasons why an answer was referred or rejected; one answer may have several.",
             ("model", "version", "reason"),
+            registry=self.registry,
+        )
+        self.quality_issues = Counter(
+            "dermhybrid_quality_issues_total",
+            "Issues of the pictures that were answered or rejected; one may have several.",
+            ("issue",),
             registry=self.registry,
         )
         self.self_test = Gauge(
@@ -235,14 +242,21 @@ class Metrics:
         self.shadow_missed.labels(manifest.name, str(manifest.version), reason).inc()
 
     def count_answer(
-        self, model: Named, action: str, reasons: Iterable[str], predicted_class: str
+        self,
+        model: Named,
+        action: str,
+        reasons: Iterable[str],
+        issues: Iterable[str],
+        predicted_class: str,
     ) -> None:
-        """Count an answer, what is to become of it, and why."""
+        """Count an answer, what is to become of it, why, and what is wrong with the picture."""
         labels = (model.name, str(model.version))
         self.predictions.labels(*labels, predicted_class).inc()
         self.decisions.labels(*labels, action).inc()
         for reason in reasons:
             self.decision_reasons.labels(*labels, reason).inc()
+        for issue in issues:
+            self.quality_issues.labels(issue).inc()
 
     def render(self) -> bytes:
         """Prometheus's text format."""

@@ -108,7 +108,7 @@ async def answer_image(
         services.max_overlay_side,
     )
     prediction = await model.predict(image.model_input)
-    judged = judge(model.loaded, prediction, services.gates, poor_quality=False)
+    judged = judge(model.loaded, prediction, image.quality, services.gates)
     if tta and not judged.rejected:
         uncertainty = await _ask_symmetries(model, image.model_input, prediction)
         judged = replace(judged, uncertainty=uncertainty)
@@ -121,6 +121,7 @@ async def answer_image(
         model.manifest,
         judged.decision.action,
         judged.decision.reasons,
+        judged.quality.issues,
         NO_CLASS if judged.rejected else prediction.predicted.label,
     )
     return body

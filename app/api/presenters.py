@@ -14,6 +14,7 @@ from app.api.schemas import (
     OperatingPointSchema,
     OutOfDistributionSchema,
     PredictionSetSchema,
+    QualitySchema,
     UncertaintySchema,
 )
 from app.domain.decision import Decision
@@ -63,6 +64,9 @@ def present_answer(judged: Judged) -> AnswerSchema:
         probabilities=shown and _by_label(shown.probabilities),
         prediction_sets=_sets(decision) if shown else [],
         operating_points=_points(decision) if shown else [],
+        quality=QualitySchema(
+            issues=list(judged.quality.issues), scores=dict(judged.quality.scores)
+        ),
         out_of_distribution=novelty
         and OutOfDistributionSchema(score=novelty[0], threshold=novelty[1]),
         uncertainty=shown and judged.uncertainty and _uncertainty(judged.uncertainty),

@@ -12,6 +12,7 @@ from app.domain.labels import LABELS, SNOMED_CT_SYSTEM, CodeScope, Malignancy
 from app.domain.manifest import Quantized, Runtime, Training
 from app.domain.measurements import Calibration, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.quality import QualityIssue
 from app.domain.rules import DecisionRules
 
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -156,6 +157,19 @@ class OperatingPointSchema(BaseModel):
     positive: Annotated[bool, Field(description="Whether it is at or above the threshold.")]
 
 
+class QualitySchema(BaseModel):
+    """Whether the picture is fit to be classified."""
+
+    issues: Annotated[
+        list[QualityIssue],
+        Field(description="Scores outside of the range that real pictures have; mostly none."),
+    ]
+    scores: Annotated[
+        dict[str, float | None],
+        Field(description="Each with its range and what it measures in docs/quality.md."),
+    ]
+
+
 class OutOfDistributionSchema(BaseModel):
     """How unlike the training images the picture is."""
 
@@ -239,6 +253,7 @@ class AnswerSchema(BaseModel):
         list[OperatingPointSchema],
         Field(description="None where rejected, or where the model was not calibrated."),
     ]
+    quality: QualitySchema
     out_of_distribution: Annotated[
         OutOfDistributionSchema | None,
         Field(description="Null where the model has no rule for it."),
@@ -299,6 +314,22 @@ class PredictionResponse(AnswerSchema):
                         "positive": False,
                     }
                 ],
+                "quality": {
+                    "issues": [],
+                    "scores": {
+                        "sharpness": -0.5,
+                        "brightness": 72.2,
+                        "clipped": 0.0,
+                        "contrast": 9.8,
+                        "red_to_green": 1.45,
+                        "blue_to_green": 1.05,
+                        "shorter_side": 450.0,
+                        "lesion_contrast": 41.0,
+                        "lesion_offset": 0.08,
+                        "hair": 0.004,
+                        "ink": 0.0,
+                    },
+                },
                 "out_of_distribution": {"score": 2.1, "threshold": 3.4},
                 "uncertainty": {
                     "views": 8,

@@ -1,4 +1,4 @@
-"""What a prediction keeps of an uploaded file: the model's input, and a picture to draw over."""
+"""What a prediction keeps of an uploaded file: model input, picture to draw over, quality."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from app.domain.images import DEFAULT_LIMITS, ImageLimits, RgbImage, decode_image, to_model_input
+from app.domain.quality import QualityReport, assess_quality
 
 MAX_PICTURE_SIDE: Final = 1024
 """Longest side of the picture that a heatmap is drawn over, in pixels: a map has 7 x 7 values."""
@@ -23,6 +24,7 @@ class Upload:
         width: Of the file, in pixels after orientation.
         height: Of the file, in pixels after orientation.
         media_type: What the bytes really were.
+        quality: Whether the picture is fit to be classified.
     """
 
     model_input: RgbImage
@@ -30,6 +32,7 @@ class Upload:
     width: int
     height: int
     media_type: str
+    quality: QualityReport
 
 
 def read_upload(
@@ -54,12 +57,14 @@ def read_upload(
         ImageRejectedError: As `decode_image`.
     """
     decoded = decode_image(data, limits, enough_side=max_picture_side)
+    model_input = to_model_input(decoded.pixels)
     return Upload(
-        to_model_input(decoded.pixels),
+        model_input,
         _shrink(decoded.pixels, max_picture_side),
         decoded.width,
         decoded.height,
         decoded.media_type,
+        assess_quality(model_input, decoded.width, decoded.height),
     )
 
 

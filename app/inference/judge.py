@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.domain.decision import Action, Decision, Evidence, Gates, decide
+from app.domain.quality import QualityReport
 from app.domain.uncertainty import Uncertainty
 from app.inference.explain import Prediction
 from app.inference.registry import Loaded
@@ -16,12 +17,14 @@ class Judged:
         model: Who answered.
         prediction: The answer, which must not be shown where it is rejected.
         decision: What is to become of it.
+        quality: What was found out about the picture.
         uncertainty: Over the picture's symmetries, where it was asked for.
     """
 
     model: Loaded
     prediction: Prediction
     decision: Decision
+    quality: QualityReport
     uncertainty: Uncertainty | None = None
 
     @property
@@ -30,22 +33,25 @@ class Judged:
         return self.decision.action is Action.REJECT
 
 
-def judge(model: Loaded, prediction: Prediction, gates: Gates, *, poor_quality: bool) -> Judged:
+def judge(model: Loaded, prediction: Prediction, quality: QualityReport, gates: Gates) -> Judged:
     """Decide on an answer.
 
     Args:
         model: Who answered.
         prediction: The answer.
+        quality: What was found out about the picture.
         gates: Which findings reject it.
-        poor_quality: Whether the quality gate found something.
     """
     calibration = model.manifest.calibration
     decision = decide(
         Evidence(
-            prediction.probabilities, prediction.novelty, prediction.disagreement, poor_quality
+            prediction.probabilities,
+            prediction.novelty,
+            prediction.disagreement,
+            bool(quality.issues),
         ),
         model.manifest.decision,
         calibration.operating_points if calibration else (),
         gates,
     )
-    return Judged(model, prediction, decision)
+    return Judged(model, prediction, decision, quality)

@@ -20,6 +20,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.tiny_artifact import write_tiny_artifact
 from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules, write_tiny_ensemble
+from training.synthetic import draw_lesion
 
 GREEN = encode_png(np.full((240, 320, 3), (10, 240, 10), np.uint8))
 """Far from grey, which is all that the tiny models' training images span."""
@@ -113,6 +114,20 @@ def test_a_model_without_rules_is_referred(client: TestClient, lesion_png: bytes
     assert (body["decision"]["action"], body["decision"]["reasons"]) == ("refer", ["no-rules"])
     assert body["predicted_class"] is not None
     assert body["out_of_distribution"] is None
+
+
+@pytest.mark.parametrize(("gate", "action"), [("advise", "refer"), ("reject", "reject")])
+def test_a_picture_of_poor_quality(ruled_models: Path, gate: str, action: str) -> None:
+    small = encode_png(draw_lesion(7, 4, 150, 150))
+    settings = Settings(models_dir=ruled_models, quality_gate=gate)
+    with TestClient(create_app(settings)) as client:
+        body = post(client, small, model="light")
+        assert _sample(client, 'dermhybrid_quality_issues_total{issue="low-resolution"}') == 1
+    assert body["decision"]["action"] == action
+    assert body["decision"]["reasons"] == ["poor-quality"]
+    assert body["quality"]["issues"] == ["low-resolution"]
+    assert body["quality"]["scores"]["shorter_side"] == 150
+    assert (body["probabilities"] is None) == (action == "reject")
 
 
 def test_the_ensemble_pools_its_members(
