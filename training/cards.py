@@ -83,7 +83,7 @@ def model_card(manifest: Manifest) -> str:
             for label, row in zip(LABELS, metrics.confusion_matrix, strict=True)
         ),
         "",
-        *rules_lines(manifest.decision),
+        *_rules(manifest.decision),
         *_quantized_lines(manifest),
         "## Limits",
         "",
@@ -155,7 +155,7 @@ def ensemble_card(manifest: EnsembleManifest) -> str:
         "",
         *reliability_lines(manifest.metrics),
         "",
-        *rules_lines(manifest.decision),
+        *_rules(manifest.decision),
         "## Limits",
         "",
         _calibration_limit(manifest.calibration),
@@ -164,6 +164,10 @@ def ensemble_card(manifest: EnsembleManifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _rules(rules: DecisionRules | None) -> list[str]:
+    return ["## When an answer is reported", "", *rules_lines(rules)] if rules else []
 
 
 def _gate_limit(rules: DecisionRules | None) -> list[str]:

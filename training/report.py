@@ -116,8 +116,6 @@ def rules_lines(rules: DecisionRules | None) -> list[str]:
         return []
     outcome, referral = rules.outcome, rules.referral
     lines = [
-        "## When an answer is reported",
-        "",
         f"Rules chosen on the validation part by `python -m training decide` or `ensemble` (commit "
         f"`{rules.git_commit}`; ADR-0014), measured on the test part: {outcome.reported:.1%} of "
         f"the images are reported, {outcome.referred:.1%} referred to a person, "

@@ -21,8 +21,9 @@ from app.domain.labels import LABELS
 from app.domain.manifest import Manifest, read_manifest
 from app.domain.measurements import Calibration, Interval, Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.rules import DecisionRules
 from training.figures import draw_confusion_matrix, draw_validation_curves
-from training.report import reliability_lines
+from training.report import reliability_lines, rules_lines
 
 MODELS: Final = Path("models")
 SOURCES: Final = Path("docs/results")
@@ -86,12 +87,15 @@ def render(models: Path, sources: Path) -> str:
         _table_3(manifests, models, sources),
         _ablations(sources),
         _calibration(manifests, ensemble),
+        _decisions(manifests, ensemble),
         _robustness(sources),
         _confusion(manifests),
-        *(_details(m.title, m.version, m.metrics) for m in manifests),
+        *(_details(m.title, m.version, m.metrics, m.decision) for m in manifests),
     ]
     if ensemble:
-        sections.append(_details("Ensemble", ensemble.schema_version, ensemble.metrics))
+        sections.append(
+            _details(ensemble.title, ensemble.version, ensemble.metrics, ensemble.decision)
+        )
     sections.append(_curves(manifests))
     return "\n".join(line for section in sections for line in [*section, ""])
 
@@ -250,6 +254,48 @@ def _calibration(manifests: list[Manifest], ensemble: EnsembleManifest | None) -
     return ["## Expected calibration error", "", *_table(header, rows)]
 
 
+def _decisions(manifests: list[Manifest], ensemble: EnsembleManifest | None) -> list[str]:
+    deciding = [(m.title, m.decision) for m in manifests]
+    if ensemble:
+        deciding.append(("Ensemble", ensemble.decision))
+    rows = []
+    for title, rules in deciding:
+        if rules is None:
+            rows.append([title, "no rules: always referred", *[""] * 6])
+            continue
+        outcome, referral = rules.outcome, rules.referral
+        rows.append(
+            [
+                title,
+                f"{outcome.reported:.1%}",
+                f"{outcome.referred:.1%}",
+                f"{outcome.rejected:.1%}",
+                _short(outcome.accuracy, digits=3),
+                f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant}",
+                f"{referral.accuracy.value:.3f} at {referral.referred.value:.1%}",
+                " / ".join(f"{r.measured.coverage.value:.3f}" for r in rules.prediction_sets),
+            ]
+        )
+    header = [
+        "model",
+        "reported",
+        "referred",
+        "rejected",
+        "accuracy of what is reported",
+        "malignant, reported as benign",
+        "by confidence alone: accuracy at share referred",
+        "coverage of 90 % / 95 % sets",
+    ]
+    return [
+        "## Decisions",
+        "",
+        "Of the test images, by rules chosen on the validation part (`python -m training decide` "
+        "and `ensemble`; ADR-0014). Every rule, the referral curves and coverage by class are below.",
+        "",
+        *_table(header, rows),
+    ]
+
+
 def _robustness(sources: Path) -> list[str]:
     lines = ["## Slightly disturbed images", ""]
     path = sources / "robustness.json"
@@ -281,11 +327,15 @@ def _confusion(manifests: list[Manifest]) -> list[str]:
     return lines
 
 
-def _details(title: str, version: int, metrics: Metrics) -> list[str]:
-    lines = reliability_lines(metrics)
-    if not lines:
-        return [f"## {title}, version {version}", "", "Measured before thresholds and subgroups."]
-    return [f"## {title}, version {version}", "", *lines]
+def _details(title: str, version: int, metrics: Metrics, rules: DecisionRules | None) -> list[str]:
+    lines = [f"## {title}, version {version}", ""]
+    measured = reliability_lines(metrics)
+    if not measured:
+        return [*lines, "Measured before thresholds and subgroups."]
+    lines += measured
+    return (
+        [*lines, "", "### When an answer is reported", "", *rules_lines(rules)] if rules else lines
+    )
 
 
 def _curves(manifests: list[Manifest]) -> list[str]:
@@ -323,8 +373,9 @@ def _cell(interval: Interval) -> str:
     return f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"
 
 
-def _short(interval: Interval) -> str:
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+def _short(interval: Interval, digits: int = 2) -> str:
+    value, low, high = (f"{v:.{digits}f}" for v in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
 
 
 if __name__ == "__main__":
