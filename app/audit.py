@@ -56,7 +56,7 @@ class AuditLog:
                     f"{directory}: another process writes this audit log. Give each its own "
                     "AUDIT_DIR."
                 ) from error
-            files = _files(directory)
+            files = log_files(directory)
             self._number = _number(files[-1]) if files else 1
             self._file = self._open()
             opened.callback(lambda: os.close(self._file))
@@ -216,7 +216,7 @@ def verify(directory: Path) -> Iterator[str]:
     """
     head = read_head(directory)
     sequence, previous, head_seen = 0, FIRST_PREVIOUS, head is None
-    for number, path in enumerate(_files(directory), start=1):
+    for number, path in enumerate(log_files(directory), start=1):
         if _number(path) != number:
             yield f"{path}: file {number} is missing before it"
         with path.open("rb") as lines:
@@ -277,7 +277,8 @@ def _line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _files(directory: Path) -> list[Path]:
+def log_files(directory: Path) -> list[Path]:
+    """The files of a log, the oldest first."""
     return sorted(directory.glob(_FILES))
 
 

@@ -11,14 +11,17 @@ import anyio
 from fastapi import FastAPI
 
 from app.api import admin, batch, models, operations, predict
+from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
+from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
 from app.api.middleware import Admit, LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
 from app.audit import AuditLog, AuditQueue
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.feedback import FEEDBACK_FOLDER
 from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
@@ -63,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         fleet = Fleet(load, limits, metrics)
         await fleet.reload()
-        auditor = _open_audit(settings, metrics)
+        auditor, feedback = _open_audit(settings, metrics)
         app.state.services = Services(
             fleet=fleet,
             metrics=metrics,
@@ -73,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
             max_overlay_side=settings.max_overlay_side,
             image_threads=anyio.CapacityLimiter(settings.image_workers),
             auditor=auditor,
+            feedback=feedback,
             max_batch_images=settings.max_batch_images,
             batch_concurrency=settings.max_batch_size,
         )
@@ -84,8 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
         tests.cancel()
         app.state.services.begin_to_stop()
         await fleet.close(settings.shutdown_grace_seconds)
-        if auditor is not None:
-            await auditor.close()
+        for recorder in (auditor, feedback):
+            if recorder is not None:
+                await recorder.close()
 
     app = FastAPI(
         title="DermHybrid",
@@ -99,6 +104,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for module in (predict, batch, models, operations):
         app.include_router(module.router)
+    if settings.audit_dir is not None:
+        app.include_router(feedback_routes.router)
     if settings.admin_token_sha256 is not None:
         app.include_router(admin.make_router(settings.admin_token_sha256))
     install_error_handlers(app)
@@ -106,7 +113,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         LimitBody,
         max_image_bytes=settings.max_image_bytes,
-        max_bytes_by_path={"/predict/batch": settings.max_batch_bytes},
+        max_bytes_by_prefix={
+            "/predict/batch": settings.max_batch_bytes,
+            FEEDBACK_PREFIX: MAX_FEEDBACK_BYTES,
+        },
     )
     app.add_middleware(
         LimitTime,
@@ -118,12 +128,17 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _open_audit(settings: Settings, metrics: Metrics) -> Auditor | None:
-    """Open the audit log; needs a running event loop."""
-    if settings.audit_dir is None:
-        return None
-    log = AuditLog(settings.audit_dir, settings.audit_max_file_bytes)
-    return Auditor(AuditQueue(log), metrics, settings.digest(), required=settings.audit_required)
+def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, Feedback | None]:
+    """Open the logs of answers and of feedback; needs a running event loop."""
+    folder, size = settings.audit_dir, settings.audit_max_file_bytes
+    if folder is None:
+        return None, None
+    answers, feedback = AuditLog(folder, size), AuditLog(folder / FEEDBACK_FOLDER, size)
+    required = settings.audit_required
+    return (
+        Auditor(AuditQueue(answers), metrics, settings.digest(), required=required),
+        Feedback(folder, AuditQueue(feedback), metrics),
+    )
 
 
 async def _test_repeatedly(fleet: Fleet, interval_seconds: float) -> None:

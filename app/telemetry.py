@@ -90,6 +90,7 @@ class Metrics:
         shadow_missed: Images that it did not score.
         audit_sequence: Number of the newest audit record.
         audit_failures: Answers that could not be recorded.
+        feedback: Diagnoses that came back, by class and by how they were made.
         ready: 1 while the service answers.
     """
 
@@ -194,6 +195,12 @@ class Metrics:
         self.audit_failures = Counter(
             "dermhybrid_audit_failures_total",
             "Answers that could not be recorded.",
+            registry=self.registry,
+        )
+        self.feedback = Counter(
+            "dermhybrid_feedback_total",
+            "Diagnoses that came back for answers, by class and by how they were made.",
+            ("diagnosis", "source"),
             registry=self.registry,
         )
         self.ready = Gauge(

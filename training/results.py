@@ -290,7 +290,8 @@ def _decisions(manifests: list[Manifest], ensemble: EnsembleManifest | None) -> 
         "## Decisions",
         "",
         "Of the test images, by rules chosen on the validation part (`python -m training decide` "
-        "and `ensemble`; ADR-0014). Every rule, the referral curves and coverage by class are below.",
+        "and `ensemble`; ADR-0014). Every rule, the referral curves and coverage by class are "
+        "below.",
         "",
         *_table(header, rows),
     ]

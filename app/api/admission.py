@@ -54,7 +54,7 @@ class Admission:
         self.check()
         if self.num_inside >= self._capacity:
             raise ServiceBusyError(
-                f"{self.num_inside} predictions are in progress, as many as fit. "
+                f"{self.num_inside} such requests are in progress, as many as fit. "
                 "Repeat the request after the time in Retry-After.",
                 retry_after_seconds=self._mean_seconds,
             )

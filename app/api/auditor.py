@@ -40,6 +40,7 @@ class Auditor:
         data: bytes,
         upload: Upload,
         judged: Judged,
+        index: int | None,
         threads: anyio.CapacityLimiter,
     ) -> None:
         """Return when an answer is on the disk.
@@ -48,12 +49,13 @@ class Auditor:
             data: The uploaded bytes; only their hash is kept.
             upload: The image; only its input's hash and its size are kept.
             judged: The answer; its heatmap is not kept, nor what was rejected.
+            index: The image's place in a batch; None outside of one.
             threads: Where the hashes are computed.
 
         Raises:
             AuditUnavailableError: It could not be written, and records are required.
         """
-        content = self._describe(upload, judged)
+        content = self._describe(upload, judged, index)
         content["upload_sha256"] = await to_thread.run_sync(_sha256, data, limiter=threads)
         try:
             await self._queue.append(content)
@@ -68,11 +70,12 @@ class Auditor:
         """Write what waits."""
         await self._queue.close()
 
-    def _describe(self, upload: Upload, judged: Judged) -> dict[str, Any]:
+    def _describe(self, upload: Upload, judged: Judged, index: int | None) -> dict[str, Any]:
         answer = present_answer(judged).model_dump(mode="json")
         predicted = answer["predicted_class"]
         return {
             "request_id": request_id.get(),
+            "index": index,
             "caller": caller.get(),
             "model": model_reference(judged.model).model_dump(),
             "members": [

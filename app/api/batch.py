@@ -110,6 +110,7 @@ class _Lines(Response):
                     await upload.read(),
                     self._heatmap,
                     tta=self._tta,
+                    index=index,
                 )
         except TimeoutError:
             late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")

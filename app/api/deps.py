@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import anyio
 from fastapi import Depends, Query, Request
@@ -17,6 +17,9 @@ from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
 from app.inference.fleet import Fleet, Served
 from app.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from app.api.feedback import Feedback
 
 IMAGE_FIELD: Final = "image"
 MAX_FORM_FIELDS: Final = 8
@@ -38,6 +41,7 @@ class Services:
         max_overlay_side: Longest side of an overlay in pixels.
         image_threads: How many threads decode and draw at once.
         auditor: Records answers; None where no record is kept.
+        feedback: Records diagnoses that come back; None where no record is kept.
         max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
     """
@@ -50,6 +54,7 @@ class Services:
     max_overlay_side: int
     image_threads: anyio.CapacityLimiter
     auditor: Auditor | None
+    feedback: "Feedback | None"
     max_batch_images: int
     batch_concurrency: int
 

@@ -4,8 +4,9 @@ import json
 import logging
 import math
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +15,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.domain.errors import (
+    AnswerAmbiguousError,
+    AnswerNotFoundError,
     ArtifactError,
     AuditDamagedError,
     AuditUnavailableError,
@@ -25,6 +28,7 @@ from app.domain.errors import (
     ImageTooManyBytesError,
     ModelFaultError,
     ModelNotFoundError,
+    RequestTooLongError,
     ServiceBusyError,
     ServiceStoppingError,
 )
@@ -46,6 +50,9 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ServiceBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ServiceStoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
+    RequestTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    AnswerNotFoundError: HTTPStatus.NOT_FOUND,
+    AnswerAmbiguousError: HTTPStatus.CONFLICT,
     AuditUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     AuditDamagedError: HTTPStatus.SERVICE_UNAVAILABLE,
     ArtifactError: HTTPStatus.CONFLICT,
@@ -108,11 +115,17 @@ def domain_problem(error: DermHybridError) -> Response:
 
 def _invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    # The rejected values stay out: they are the caller's, and may name a patient.
+    # Rejected values, and names of fields that nobody asked for, stay out: they are the caller's,
+    # and may name a patient.
     details = "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+        f"{'.'.join(str(part) for part in _place(item))}: {item['msg']}" for item in error.errors()
     )
     return problem(422, "invalid-request", "Invalid Request", details)
+
+
+def _place(item: Mapping[str, Any]) -> tuple[int | str, ...]:
+    place: tuple[int | str, ...] = item["loc"]
+    return place[:-1] if item["type"] == "extra_forbidden" else place
 
 
 def _http_error(_request: Request, error: Exception) -> Response:

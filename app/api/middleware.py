@@ -17,7 +17,9 @@ from app.api.admission import Admission
 from app.api.errors import CLIENT_CLOSED_REQUEST, domain_problem, problem, unexpected_problem
 from app.domain.errors import (
     DeadlineExceededError,
+    DermHybridError,
     ImageTooManyBytesError,
+    RequestTooLongError,
     ServiceBusyError,
     ServiceStoppingError,
 )
@@ -127,20 +129,25 @@ class LimitBody:
     """Stop reading a request's body once it is longer than any acceptable upload."""
 
     def __init__(
-        self, app: ASGIApp, max_image_bytes: int, max_bytes_by_path: Mapping[str, int]
+        self, app: ASGIApp, max_image_bytes: int, max_bytes_by_prefix: Mapping[str, int]
     ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Its bodies are limited.
+            max_image_bytes: Of an image; a request may have little more.
+            max_bytes_by_prefix: Of other requests, by what their path begins with.
+        """
         self._app = app
         self._max_image_bytes = max_image_bytes
-        self._max_bytes_by_path = max_bytes_by_path
+        self._max_bytes_by_prefix = max_bytes_by_prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = self._max_bytes_by_path.get(
-            scope["path"], self._max_image_bytes + MULTIPART_OVERHEAD_BYTES
-        )
+        max_bytes = self._max_bytes(scope["path"])
         announced = _header(scope, "content-length") or "0"
         too_long = announced.isdigit() and int(announced) > max_bytes
         received = 0
@@ -157,7 +164,15 @@ class LimitBody:
 
         await self._app(scope, limited_receive, send)
 
-    def _error(self, max_bytes: int) -> ImageTooManyBytesError:
+    def _max_bytes(self, path: str) -> int:
+        for prefix, max_bytes in self._max_bytes_by_prefix.items():
+            if path.startswith(prefix):
+                return max_bytes
+        return self._max_image_bytes + MULTIPART_OVERHEAD_BYTES
+
+    def _error(self, max_bytes: int) -> DermHybridError:
+        if max_bytes < self._max_image_bytes:
+            return RequestTooLongError(f"The request is longer than {max_bytes:,} bytes.")
         return ImageTooManyBytesError(
             f"The request is longer than {max_bytes:,} bytes; an image may have at most "
             f"{self._max_image_bytes:,}. Send smaller or more strongly compressed files."

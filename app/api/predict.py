@@ -82,6 +82,7 @@ async def answer_image(
     heatmap: HeatmapRequest | None,
     *,
     tta: bool,
+    index: int | None = None,
 ) -> bytes:
     """Decode, classify, explain and count one image.
 
@@ -91,6 +92,7 @@ async def answer_image(
         upload: The file's bytes, of any origin.
         heatmap: Which heatmap; None for an answer without one.
         tta: Measure the uncertainty over the picture's symmetries.
+        index: The image's place in a batch; None outside of one.
 
     Returns:
         A `PredictionResponse` as JSON.
@@ -113,7 +115,7 @@ async def answer_image(
         uncertainty = await _ask_symmetries(model, image.model_input, prediction)
         judged = replace(judged, uncertainty=uncertainty)
     if services.auditor is not None:
-        await services.auditor.record(upload, image, judged, services.image_threads)
+        await services.auditor.record(upload, image, judged, index, services.image_threads)
     services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
     body = await timed("explain", services.image_threads, _render, image, judged, heatmap)

@@ -15,6 +15,9 @@ DermHybridError
 ├── ServiceBusyError              as many predictions are in progress as fit
 ├── ServiceStoppingError          the service takes nothing more
 ├── DeadlineExceededError         the request's time has passed
+├── RequestTooLongError           a body that is longer than anything it may hold
+├── AnswerNotFoundError           no such answer is recorded
+├── AnswerAmbiguousError          several answers are meant, or none in particular
 ├── AuditUnavailableError         an answer could not be recorded
 ├── AuditDamagedError             the records so far are not what was written
 └── ArtifactError                 a model artifact that must not be served
@@ -93,6 +96,18 @@ class ServiceStoppingError(DermHybridError):
 
 class DeadlineExceededError(DermHybridError):
     """The time that the caller allows, or the service does, has passed without an answer."""
+
+
+class RequestTooLongError(DermHybridError):
+    """The request's body is longer than anything that it may hold."""
+
+
+class AnswerNotFoundError(DermHybridError):
+    """No answer is recorded that feedback could be about."""
+
+
+class AnswerAmbiguousError(DermHybridError):
+    """Several recorded answers could be meant."""
 
 
 class AuditUnavailableError(DermHybridError):

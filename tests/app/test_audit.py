@@ -128,11 +128,13 @@ def test_a_missing_file_is_found(tmp_path: Path) -> None:
 
 
 def test_an_intact_log_is_said_to_be_so(tmp_path: Path) -> None:
-    assert CliRunner().invoke(main, ["audit", "verify", str(tmp_path)]).output == "no record\n"
+    assert CliRunner().invoke(main, ["audit", "verify", str(tmp_path)]).output == (
+        "answers: no record\nfeedback: no record\n"
+    )
     write(tmp_path, 2)
     result = CliRunner().invoke(main, ["audit", "verify", str(tmp_path)])
     assert result.exit_code == 0
-    assert result.output.startswith("intact up to record 2, hash ")
+    assert result.output.startswith("answers: intact up to record 2, hash ")
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"sequence":3,"hash":"', b"\x00\xff"])

@@ -1,0 +1,101 @@
+"""Diagnoses that come back, each beside the answer that it is about (ADR-0015).
+
+```
+AUDIT_DIR/feedback/audit-000001.jsonl   {"answer": {"hash": ..., "sequence": ...}, ...}
+```
+"""
+
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.audit import log_files
+from app.domain.errors import AnswerAmbiguousError, AnswerNotFoundError
+
+FEEDBACK_FOLDER: Final = "feedback"
+"""Below AUDIT_DIR."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """What the audit log holds of an answer.
+
+    Attributes:
+        sequence: Of its record.
+        hash: Of its record.
+        index: The image's place in a batch; None outside of one.
+        predicted_class: Its label; None where it was rejected.
+    """
+
+    sequence: int
+    hash: str
+    index: int | None
+    predicted_class: str | None
+
+
+def find_answer(directory: Path, request_id: str, index: int | None) -> RecordedAnswer:
+    """Find the answer that a request was given; blocks the calling thread.
+
+    Args:
+        directory: Of the audit log; it may be written to meanwhile.
+        request_id: Letters, digits, `.`, `_` and `-`.
+        index: The image's place in a batch; None where there is one image.
+
+    Raises:
+        AnswerNotFoundError: None was recorded.
+        AnswerAmbiguousError: Several were, and `index` does not single one out.
+        OSError: The log cannot be read.
+    """
+    found = [answer for path in log_files(directory) for answer in _search(path, request_id)]
+    if not found:
+        raise AnswerNotFoundError(
+            "No answer to that request id is recorded. Expected the `request_id` of an answer of "
+            "this service."
+        )
+    matching = [answer for answer in found if index is None or answer.index == index]
+    if not matching:
+        raise AnswerNotFoundError(f"That request has no answer to an image of index {index}.")
+    if len(matching) > 1 and index is None and any(a.index is not None for a in matching):
+        raise AnswerAmbiguousError(
+            f"That request has answers to {len(matching)} images. Send the `index` of one of them."
+        )
+    if len(matching) > 1:
+        raise AnswerAmbiguousError(
+            f"{len(matching)} answers have that request id: it was used more than once, and "
+            "feedback cannot tell them apart. Use each X-Request-ID once, or let the service "
+            "choose it."
+        )
+    return matching[0]
+
+
+def _search(path: Path, request_id: str) -> list[RecordedAnswer]:
+    """Every record of a request in one file; a line that is still being written has none."""
+    found = []
+    needle = f'"request_id":"{request_id}"'.encode()
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return []
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            place = content.find(needle)
+            while place >= 0:
+                start, end = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", place)
+                if end < 0:
+                    break
+                answer = _read(content[start:end], request_id)
+                if answer is not None:
+                    found.append(answer)
+                place = content.find(needle, end)
+    return found
+
+
+def _read(line: bytes, request_id: str) -> RecordedAnswer | None:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        if record["request_id"] != request_id:
+            return None
+        predicted = record["answer"]["predicted_class"]
+        return RecordedAnswer(record["sequence"], record["hash"], record.get("index"), predicted)
+    except (ValueError, KeyError, TypeError):
+        return None  # `dermhybrid audit verify` names it
