@@ -314,6 +314,31 @@ def novelty(
 
 
 @app.command()
+def quality(
+    data: DataOption,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the published lesion masks.", exists=True, file_okay=False),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Degrade every such validation image.")] = 4,
+    output: Annotated[Path, typer.Option(help="File to make.")] = Path("docs/results/quality.json"),
+    page: Annotated[Path, typer.Option(help="Page to write from it.")] = Path("docs/quality.md"),
+) -> None:
+    """Find the quality checks' accepted ranges, and measure what they find."""
+    with _refusals():
+        from training.quality import measure
+        from training.quality_page import render
+        from training.robustness import write
+
+        prepared = load_prepared(data)
+        with _bar("images") as report:
+            measured = measure(prepared, every, masks, report)
+        write(measured, output)
+        page.write_text(render(measured), encoding="utf-8")
+    typer.echo(f"{output}, {page}")
+
+
+@app.command()
 def export(
     run: RunArgument,
     models: Annotated[Path, typer.Option(help="Folder of all artifacts.")] = Path("models"),

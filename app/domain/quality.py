@@ -7,6 +7,7 @@ issue says that a picture is unusual among those, which were taken of light skin
 dermatoscopes: darker skin may be called `too-dark` or `colour-cast` without fault.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,17 +49,17 @@ Range = tuple[float | None, float | None]
 """The lowest and the highest value without an issue; None where that side is open."""
 
 ACCEPTED: Final[Mapping[str, Range]] = {
-    "sharpness": (None, None),
-    "brightness": (None, None),
-    "clipped": (None, None),
-    "contrast": (None, None),
-    "red_to_green": (None, None),
-    "blue_to_green": (None, None),
+    "sharpness": (-0.127, None),
+    "brightness": (57.3, 93.3),
+    "clipped": (None, 0.514),
+    "contrast": (3.12, None),
+    "red_to_green": (1.02, 1.99),
+    "blue_to_green": (0.839, 1.27),
     "shorter_side": (float(MODEL_INPUT_SIZE), None),
-    "lesion_contrast": (None, None),
-    "lesion_offset": (None, None),
-    "hair": (None, None),
-    "ink": (None, None),
+    "lesion_contrast": (14.6, None),
+    "lesion_offset": (None, 0.393),
+    "hair": (None, 0.093),
+    "ink": (None, 0.002),
 }
 """By the score's name. All but `shorter_side` are measured: docs/results/quality.json."""
 
@@ -256,12 +257,12 @@ def _sharpness(grey: npt.NDArray[np.uint8], visible: Mask) -> float:
     seen = _by_place(visible.astype(np.float32)) > 0.9 * 255
     if not seen.any():
         seen = np.ones_like(seen)
-    # One level squared: about what rounding to 8 bits does, so that flat places do not count.
+    # About what rounding to 8 bits does; with less above than below, nothing at all is not sharp.
     below = _by_place(np.square(band))[seen] + 1.0
     calm = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), _GRAIN_SIGMA)
     ratios = []
     for kernel in _SECOND_DIFFERENCES:
-        fine = _by_place(np.square(cv2.filter2D(calm, -1, kernel)))[seen] + 1.0
+        fine = _by_place(np.square(cv2.filter2D(calm, -1, kernel)))[seen] + 0.5
         ratios.append(_sorted_quantile(fine / below, _SHARPEST))
     return float(np.log10(min(ratios)))
 
@@ -301,8 +302,8 @@ def _lesion(half: RgbImage, visible: Mask) -> dict[str, float | None]:
         channel.astype(np.float32) - np.float32(_quantile(channel, inside, 0.5))
         for channel in cv2.split(lab)
     )
-    difference = cv2.magnitude(cv2.magnitude(lightness * (100 / 255), a), b)
-    unlike = _sorted_quantile(difference[inside > 0], _UNLIKE_SKIN)
+    squared = np.square(lightness * np.float32(100 / 255)) + np.square(a) + np.square(b)
+    unlike = math.sqrt(_sorted_quantile(squared[inside > 0], _UNLIKE_SKIN))
     return {
         "lesion_contrast": unlike,
         "lesion_offset": _offset(cv2.extractChannel(closed, 1), inside),
