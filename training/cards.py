@@ -2,19 +2,20 @@
 
 from typing import Any, Final
 
+from app.domain.card import (
+    DATA_TERMS,
+    INTENDED_USE,
+    OUT_OF_SCOPE,
+    POPULATION,
+    SKIN_TONE_LIMIT,
+    limits,
+)
 from app.domain.ensemble import EnsembleManifest
 from app.domain.labels import CLASSES, LABELS
 from app.domain.manifest import MODEL_CARD_NAME, Manifest, TrainingProcess
-from app.domain.measurements import Calibration
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.rules import DecisionRules
 from training.report import metrics_lines, reliability_lines, rules_lines
-
-DATA_TERMS: Final = (
-    "HAM10000 (P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5:180161, 2018, "
-    "doi:10.1038/sdata.2018.161), ViDIR Group, Department of Dermatology, Medical University "
-    "of Vienna, CC BY-NC 4.0: the weights are for non-commercial use."
-)
 
 
 def model_card(manifest: Manifest) -> str:
@@ -41,10 +42,7 @@ def model_card(manifest: Manifest) -> str:
         "",
         "## Intended use",
         "",
-        "Research on dermatoscopic images of pigmented lesions like those of HAM10000, and "
-        "trials of the service around it. Out of scope: any clinical decision, photographs "
-        "without a dermatoscope, mucosa and nails, diagnoses outside the seven classes (the "
-        "model always answers one of them), and populations other than those below.",
+        f"{INTENDED_USE} Out of scope: {OUT_OF_SCOPE[0].lower()}{OUT_OF_SCOPE[1:]}",
         "",
         "## Data",
         "",
@@ -52,9 +50,8 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"Split `{training.protocol}` (64 % training, 16 % validation, 20 % test"
         f"{_LEAK[training.protocol]}), seed "
-        f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. The patients come "
-        "from Austria and Australia and are mostly light-skinned; more than half of the "
-        "diagnoses were confirmed by histopathology.",
+        f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. {POPULATION} "
+        f"{SKIN_TONE_LIMIT}",
         "",
         "## Training",
         "",
@@ -87,12 +84,7 @@ def model_card(manifest: Manifest) -> str:
         *_quantized_lines(manifest),
         "## Limits",
         "",
-        _calibration_limit(manifest.calibration),
-        *_gate_limit(manifest.decision),
-        "- Recall differs much between classes (table above); rare classes were learnt from few "
-        "lesions.",
-        "- Heatmaps show where a network's evidence lies on a 7 x 7 grid, not why, and not "
-        "where a lesion ends.",
+        *(f"- {limit}" for limit in limits(manifest)),
         "",
         "## Licence",
         "",
@@ -158,9 +150,7 @@ def ensemble_card(manifest: EnsembleManifest) -> str:
         *_rules(manifest.decision),
         "## Limits",
         "",
-        _calibration_limit(manifest.calibration),
-        *_gate_limit(manifest.decision),
-        "- Heatmaps are the heaviest member's; the others' evidence may lie elsewhere.",
+        *(f"- {limit}" for limit in limits(manifest)),
         "",
     ]
     return "\n".join(lines)
@@ -168,31 +158,6 @@ def ensemble_card(manifest: EnsembleManifest) -> str:
 
 def _rules(rules: DecisionRules | None) -> list[str]:
     return ["## When an answer is reported", "", *rules_lines(rules)] if rules else []
-
-
-def _gate_limit(rules: DecisionRules | None) -> list[str]:
-    if rules is None:
-        return ["- Nothing in the model notices an image that is not a dermatoscopic one."]
-    return [
-        "- One dermatoscopic image in twenty is rejected as out of distribution, and not every "
-        "picture of something else is (`docs/out-of-distribution.md`).",
-        "- Prediction sets and thresholds hold for images like those of HAM10000 and may fail "
-        "elsewhere without a sign.",
-    ]
-
-
-def _calibration_limit(calibration: Calibration | None) -> str:
-    if calibration is None:
-        return (
-            "- The probabilities are the softmax's own and are not calibrated: 0.9 does not mean "
-            "that nine in ten such answers are right."
-        )
-    return (
-        f"- The probabilities were calibrated by one temperature ({calibration.temperature}) on "
-        f"{calibration.num_images} validation images (expected calibration error "
-        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after); on images "
-        "from elsewhere they may mean less."
-    )
 
 
 _LEAK: Final = {

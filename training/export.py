@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import tensorflow as tf
 
+from app.domain.card import DATA_TERMS
 from app.domain.golden import check_golden, golden_input
 from app.domain.heatmaps import encode_png
 from app.domain.images import to_model_input
@@ -33,7 +34,7 @@ from app.domain.measurements import Metrics
 from app.inference.models import Engine
 from app.inference.openvino_engine import OpenVinoEngine
 from app.inference.tensorflow_engine import TensorFlowEngine
-from training.cards import DATA_TERMS, model_card
+from training.cards import model_card
 from training.evaluate import evaluation_folder, load_graph, read_calibration
 from training.inference_graph import SIGNATURE, InferenceGraph
 from training.prepare import Part

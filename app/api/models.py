@@ -1,12 +1,14 @@
 """`GET /models`: what is loaded, where it comes from, and how good it was measured to be."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from app.api.deps import ServicesDep
 from app.api.presenters import class_schema
 from app.api.schemas import ModelDetail, ModelList, ModelSummary, Problem
+from app.domain.card import applied_model_card
+from app.domain.card_schema import AppliedModelCard
 from app.domain.labels import CLASSES
 from app.inference.models import LoadedModel
 from app.inference.registry import Loaded, ModelRegistry
@@ -54,14 +56,28 @@ async def describe_model(
     summary="The model card",
     response_class=Response,
     responses={
-        200: {"content": {"text/markdown": {"schema": {"type": "string"}}}},
+        200: {
+            "model": AppliedModelCard,
+            "content": {"text/markdown": {"schema": {"type": "string"}}},
+        },
         404: {"model": Problem, "description": "No loaded model has that name."},
     },
 )
-async def show_card(services: ServicesDep, name: ModelName) -> Response:
-    """Intended use, data, training, all figures with their intervals, and limits; Markdown."""
-    card = services.fleet.registry.get(name).card
-    return Response(card, media_type="text/markdown")
+async def show_card(
+    services: ServicesDep,
+    name: ModelName,
+    form: Annotated[
+        Literal["markdown", "json"],
+        Query(alias="format", description="json: the fields of CHAI's Applied Model Card."),
+    ] = "markdown",
+) -> Response:
+    """Intended use, data, training, all figures with their intervals, and limits."""
+    model = services.fleet.registry.get(name)
+    if form == "markdown":
+        return Response(model.card, media_type="text/markdown")
+    members = [member.manifest for member in model.members]
+    card = applied_model_card(model.manifest, model.digest, members)
+    return Response(card.model_dump_json(), media_type="application/json")
 
 
 def _summary(registry: ModelRegistry, model: Loaded) -> ModelSummary:
