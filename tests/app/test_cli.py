@@ -23,8 +23,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from app.cli import main; main()", *arguments]
 
 
-def environment(models: Path) -> dict[str, str]:
-    return {**os.environ, "MODELS_DIR": str(models), "COLUMNS": "200"}
+def environment(models: Path, runtime: str = "openvino") -> dict[str, str]:
+    return {**os.environ, "MODELS_DIR": str(models), "COLUMNS": "200", "RUNTIME": runtime}
 
 
 def run(models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -124,7 +124,7 @@ def test_predict_refuses_unknown_models(tiny_models: Path, lesion: Path) -> None
 def test_serve_answers_and_ends_on_sigterm(tiny_models: Path, lesion_png: bytes) -> None:
     process = subprocess.Popen(
         command("serve", "--port", "0"),
-        env=environment(tiny_models),
+        env=environment(tiny_models, "tensorflow"),  # whose own lines would be among the log's
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
@@ -144,7 +144,7 @@ def test_serve_answers_and_ends_on_sigterm(tiny_models: Path, lesion_png: bytes)
             assert json.load(response)["model"]["name"] == PLAIN_MODEL
     finally:
         process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=120)
     for line in [*lines, *rest.splitlines()]:
         assert json.loads(line)["level"] in {"INFO", "WARNING"}
         assert "\\u001b" not in line  # no colours
