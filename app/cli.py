@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app.domain.errors import DermHybridError
+from app.access.scopes import Scope
+from app.domain.errors import AccessConfigurationError, DermHybridError
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -28,6 +29,8 @@ main = typer.Typer(
 
 audit = typer.Typer(help="The record of every answer.", no_args_is_help=True)
 main.add_typer(audit, name="audit")
+keys = typer.Typer(help="Who may call the service.", no_args_is_help=True)
+main.add_typer(keys, name="keys")
 
 
 @main.command()
@@ -41,7 +44,12 @@ def serve(
 
     settings = Settings()
     configure_logging(settings.log_level)
-    Server(create_app(settings), settings, host, port).run()
+    try:
+        server = Server(create_app(settings), settings, host, port)
+    except AccessConfigurationError as error:
+        _complain(Console(stderr=True), str(error))
+        raise typer.Exit(1) from error
+    server.run()
 
 
 @main.command()
@@ -108,6 +116,32 @@ def predict(
         Console().print(table)
     if table.row_count < len(files):
         raise typer.Exit(1)
+
+
+@keys.command("create")
+def create_api_key(
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="Names the key in the audit log.")
+    ],
+    file: Annotated[
+        Path, typer.Option(help="File of keys that the service reads.", envvar="API_KEYS_FILE")
+    ],
+    scope: Annotated[list[Scope], typer.Option(help="What its holder may do; again for more.")],
+    days: Annotated[
+        int | None, typer.Option(help="After how many days it expires; else never.", min=1)
+    ] = None,
+) -> None:
+    """Print a new API key, once, and append its digest to the file."""
+    from datetime import UTC, datetime, timedelta
+
+    from app.access.keys import create_key
+
+    expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    try:
+        typer.echo(create_key(file, identifier, scope, expires))
+    except AccessConfigurationError as error:
+        _complain(Console(stderr=True), str(error))
+        raise typer.Exit(1) from error
 
 
 @audit.command("verify")

@@ -10,6 +10,9 @@ from importlib.metadata import version
 import anyio
 from fastapi import FastAPI
 
+from app.access.authenticator import Authenticator
+from app.access.quota import Quota
+from app.access.tokens import TokenVerifier
 from app.api import admin, batch, models, operations, predict
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
@@ -17,6 +20,7 @@ from app.api.auditor import Auditor
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
+from app.api.guard import Guard, check_requirements
 from app.api.middleware import Admit, LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
 from app.audit import AuditLog, AuditQueue
@@ -41,6 +45,9 @@ def create_app(settings: Settings) -> FastAPI:
     Returns:
         An ASGI application. Its start-up loads and verifies every model and raises
         `app.domain.errors.ArtifactError` where one must not be served.
+
+    Raises:
+        AccessConfigurationError: The callers' credentials cannot be read.
     """
     metrics = Metrics()
     limits = BatchLimits(
@@ -53,6 +60,10 @@ def create_app(settings: Settings) -> FastAPI:
         "/predict": Admission(settings.max_predictions_in_progress),
         "/predict/batch": Admission(settings.max_batches_in_progress),
     }
+    authenticator = _make_authenticator(settings)
+    quota = None
+    if settings.quota_per_minute is not None:
+        quota = Quota(settings.quota_per_minute, settings.quota_burst)
     make_engine = engine_maker(settings.runtime, settings.model_threads)
     load = partial(
         load_registry,
@@ -64,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        check_requirements(app)
         fleet = Fleet(load, limits, metrics)
         await fleet.reload()
         auditor, feedback = _open_audit(settings, metrics)
@@ -79,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
             feedback=feedback,
             max_batch_images=settings.max_batch_images,
             batch_concurrency=settings.max_batch_size,
+            quota=quota,
+            is_open=authenticator.is_open,
         )
         tests = asyncio.create_task(
             _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
@@ -106,8 +120,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router)
     if settings.audit_dir is not None:
         app.include_router(feedback_routes.router)
-    if settings.admin_token_sha256 is not None:
-        app.include_router(admin.make_router(settings.admin_token_sha256))
+    if settings.has_credentials:
+        app.include_router(admin.router)
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(
@@ -124,8 +138,22 @@ def create_app(settings: Settings) -> FastAPI:
         max_seconds=settings.max_request_timeout_seconds,
     )
     app.add_middleware(Admit, doors=doors)
+    app.add_middleware(Guard, authenticator=authenticator, quota=quota)
     app.add_middleware(Observe, metrics=metrics)
     return app
+
+
+def _make_authenticator(settings: Settings) -> Authenticator:
+    tokens = None
+    if settings.oauth_issuer and settings.oauth_audience and settings.oauth_jwks:
+        tokens = TokenVerifier(settings.oauth_issuer, settings.oauth_audience, settings.oauth_jwks)
+    authenticator = Authenticator(settings.api_keys_file, tokens)
+    if authenticator.is_open:
+        logger.warning(
+            "AUTHENTICATION IS OFF: whoever reaches this service may use it. Set API_KEYS_FILE or "
+            "OAUTH_ISSUER to tell callers apart."
+        )
+    return authenticator
 
 
 def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, Feedback | None]:

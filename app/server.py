@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from ipaddress import ip_address
 from socket import socket
 from time import monotonic
 from types import FrameType
@@ -13,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.deps import Services
-from app.domain.errors import ArtifactError
+from app.domain.errors import AccessConfigurationError, ArtifactError
 from app.settings import Settings
 
 SWITCH_SECONDS: Final = 0.0005
@@ -41,7 +42,12 @@ class Server(uvicorn.Server):
             settings: Of the stop.
             host: Address to listen on.
             port: Port to listen on; 0 lets the system choose.
+
+        Raises:
+            AccessConfigurationError: Anybody on the network could use the service, and no setting
+                says that this is meant.
         """
+        check_exposure(settings, host)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -50,6 +56,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ws="none",
                 timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 1,
             )
         )
@@ -91,3 +98,26 @@ class Server(uvicorn.Server):
             drained = seconds >= self._settings.drain_seconds and not services.num_in_progress
             self.should_exit = drained or seconds >= self._settings.shutdown_grace_seconds
         return await super().on_tick(counter)
+
+
+def check_exposure(settings: Settings, host: str) -> None:
+    """Refuse to be open to the network where no setting says that this is meant.
+
+    Raises:
+        AccessConfigurationError: There are no credentials, and the address is not this machine's
+            own.
+    """
+    if settings.has_credentials or settings.authentication == "off" or _is_loopback(host):
+        return
+    raise AccessConfigurationError(
+        f"The service would listen on {host}, for others to reach, and nobody is told apart. Set "
+        "API_KEYS_FILE (`dermhybrid keys create` makes a key) or OAUTH_ISSUER; or say that this is "
+        "meant, with AUTHENTICATION=off."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.decision import Gates
@@ -43,8 +43,16 @@ class Settings(BaseSettings):
             with 503, so that a load balancer learns of it before the port closes.
         shutdown_grace_seconds: After SIGTERM, how long predictions in progress may take.
         self_test_interval_seconds: Time between two self-tests of all models while serving.
-        admin_token_sha256: SHA-256, in hexadecimal, of the bearer token of `/admin`; without
-            it there is no `/admin`.
+        authentication: `auto`: required where there are credentials, off where there are none and
+            the service listens on this machine alone; `required`: never off; `off`: never
+            required, wherever it listens.
+        api_keys_file: What `dermhybrid keys create` writes; read again when it changes.
+        oauth_issuer: Whose access tokens are accepted.
+        oauth_audience: Whom they must be for.
+        oauth_jwks: The issuer's keys, a JSON Web Key Set: an https URL, or a file.
+        quota_per_minute: Images, or other requests, that a caller may send in the long run; any
+            number where it is not set.
+        quota_burst: How many of them at once.
         out_of_distribution_gate: Whether a picture unlike the training images rejects its
             answer, or refers it.
         quality_gate: Whether a picture of poor quality rejects its answer, or refers it
@@ -79,7 +87,13 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0)] = 1.0
     shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30.0
     self_test_interval_seconds: Annotated[float, Field(gt=0)] = 300.0
-    admin_token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    authentication: Literal["auto", "required", "off"] = "auto"
+    api_keys_file: Path | None = None
+    oauth_issuer: Annotated[str, Field(min_length=1)] | None = None
+    oauth_audience: Annotated[str, Field(min_length=1)] | None = None
+    oauth_jwks: Annotated[str, Field(min_length=1)] | None = None
+    quota_per_minute: Annotated[float, Field(gt=0)] | None = None
+    quota_burst: Annotated[int, Field(ge=1)] = 60
     out_of_distribution_gate: Gate = "reject"
     quality_gate: Gate = "advise"
     audit_dir: Path | None = None
@@ -89,6 +103,22 @@ class Settings(BaseSettings):
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _check_access(self) -> "Settings":
+        oauth = (self.oauth_issuer, self.oauth_audience, self.oauth_jwks)
+        if any(oauth) and not all(oauth):
+            raise ValueError("set all of OAUTH_ISSUER, OAUTH_AUDIENCE and OAUTH_JWKS, or none")
+        if self.authentication == "off" and self.has_credentials:
+            raise ValueError("AUTHENTICATION=off contradicts API_KEYS_FILE and OAUTH_ISSUER")
+        if self.authentication == "required" and not self.has_credentials:
+            raise ValueError("AUTHENTICATION=required needs API_KEYS_FILE or OAUTH_ISSUER")
+        return self
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether callers are told apart."""
+        return self.api_keys_file is not None or self.oauth_issuer is not None
 
     def digest(self) -> str:
         """SHA-256 of all settings, to tell by which an answer was given."""

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.access.scopes import Scope as Permission
 from app.api.deps import (
     IMAGE_FIELD,
     MAX_FORM_FIELDS,
@@ -21,6 +22,7 @@ from app.api.deps import (
     media_type,
 )
 from app.api.errors import domain_problem, unexpected_problem
+from app.api.guard import get_caller, requires
 from app.api.middleware import allowed_seconds
 from app.api.predict import answer_image
 from app.api.schemas import BatchLine, Problem
@@ -30,7 +32,7 @@ from app.inference.fleet import Served
 
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
 
-router = APIRouter(tags=["prediction"])
+router = APIRouter(tags=["prediction"], dependencies=[requires(Permission.PREDICT)])
 
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -170,6 +172,9 @@ async def predict_batch(
     `/predict` would have had, and its `answer` or its `problem`. The request's time is
     counted anew for each image.
     """
+    if services.quota is not None:
+        # The request itself was counted at the door; what it holds is known only now.
+        services.quota.charge(get_caller(request).id, len(uploads) - 1)
     return _Lines(services, model, uploads, allowed_seconds(request), heatmap, tta=tta)
 
 

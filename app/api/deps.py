@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from app.access.quota import Quota
 from app.api.admission import Admission
 from app.api.auditor import Auditor
 from app.domain.decision import Gates
@@ -44,6 +45,8 @@ class Services:
         feedback: Records diagnoses that come back; None where no record is kept.
         max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
+        quota: Of each caller; None for no bound.
+        is_open: Whether anybody may ask for predictions.
     """
 
     fleet: Fleet
@@ -57,6 +60,8 @@ class Services:
     feedback: "Feedback | None"
     max_batch_images: int
     batch_concurrency: int
+    quota: Quota | None
+    is_open: bool
 
     @property
     def num_in_progress(self) -> int:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.domain.errors import (
+    AccessConfigurationError,
     AnswerAmbiguousError,
     AnswerNotFoundError,
     ArtifactError,
@@ -23,11 +24,15 @@ from app.domain.errors import (
     DeadlineExceededError,
     DermHybridError,
     HeatmapUnavailableError,
+    IdentityProviderUnavailableError,
     ImageFormatError,
     ImageRejectedError,
     ImageTooManyBytesError,
     ModelFaultError,
     ModelNotFoundError,
+    NotAuthenticatedError,
+    NotAuthorizedError,
+    QuotaExceededError,
     RequestTooLongError,
     ServiceBusyError,
     ServiceStoppingError,
@@ -55,6 +60,11 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     AnswerAmbiguousError: HTTPStatus.CONFLICT,
     AuditUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     AuditDamagedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    NotAuthenticatedError: HTTPStatus.UNAUTHORIZED,
+    NotAuthorizedError: HTTPStatus.FORBIDDEN,
+    QuotaExceededError: HTTPStatus.TOO_MANY_REQUESTS,
+    IdentityProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    AccessConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ArtifactError: HTTPStatus.CONFLICT,
 }
 """A class that is not listed has its nearest ancestor's status."""
@@ -106,11 +116,21 @@ def domain_problem(error: DermHybridError) -> Response:
     """The answer to an expected failure."""
     words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
     response = problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
-    if isinstance(error, ServiceBusyError):
+    if isinstance(error, ServiceBusyError | QuotaExceededError):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     elif isinstance(error, ServiceStoppingError):
         response.headers["Retry-After"] = str(RETRY_ELSEWHERE_SECONDS)
+    elif isinstance(error, NotAuthenticatedError | NotAuthorizedError):
+        response.headers["WWW-Authenticate"] = _challenge(error)
     return response
+
+
+def _challenge(error: NotAuthenticatedError | NotAuthorizedError) -> str:
+    """What RFC 6750 (3) says to a caller that was refused."""
+    challenge = 'Bearer realm="dermhybrid"'
+    if isinstance(error, NotAuthorizedError):
+        return f'{challenge}, error="insufficient_scope", scope="{error.scope}"'
+    return f'{challenge}, error="invalid_token"' if error.invalid else challenge
 
 
 def _invalid_request(_request: Request, error: Exception) -> Response:

@@ -10,8 +10,10 @@ from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.access.scopes import Scope
 from app.api.admission import Admission
 from app.api.deps import ClassLabel, ServicesDep
+from app.api.guard import requires
 from app.api.schemas import Problem
 from app.audit import AuditQueue
 from app.domain.errors import AuditUnavailableError
@@ -128,7 +130,7 @@ async def get_feedback_request(request: Request) -> FeedbackRequest:
         ) from error
 
 
-router = APIRouter(tags=["feedback"])
+router = APIRouter(tags=["feedback"], dependencies=[requires(Scope.FEEDBACK)])
 
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 
+from app.access.scopes import Scope
 from app.api.deps import ServicesDep
+from app.api.guard import requires
 from app.api.presenters import class_schema
 from app.api.schemas import ModelDetail, ModelList, ModelSummary, Problem
 from app.domain.card import applied_model_card
@@ -15,7 +17,7 @@ from app.inference.registry import Loaded, ModelRegistry
 
 ModelName = Annotated[str, Path(description="Model name, or name@version.", max_length=80)]
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], dependencies=[requires(Scope.MODELS_READ)])
 
 
 @router.get("", summary="List the loaded models")

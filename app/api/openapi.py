@@ -1,10 +1,16 @@
 """Mend what FastAPI writes about answers: all failures are problem details, lines are JSON."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 
 from app.api.errors import PROBLEM_MEDIA_TYPE
+
+_REFUSALS: Final = {
+    "401": "There is no valid credential.",
+    "403": "The credential lacks the scope.",
+    "429": "The caller has asked for more than its share; `Retry-After` says when to come back.",
+}
 
 
 def describe_problems(app: FastAPI) -> None:
@@ -15,6 +21,8 @@ def describe_problems(app: FastAPI) -> None:
         document = generate()
         for methods in document["paths"].values():
             for operation in methods.values():
+                if "security" in operation:
+                    operation["responses"] |= {s: {"description": d} for s, d in _REFUSALS.items()}
                 for status, response in operation["responses"].items():
                     if int(status) >= 400:
                         response["content"] = {

@@ -10,7 +10,9 @@ import numpy as np
 from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
+from app.access.scopes import Scope
 from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, TtaDep, UploadDep
+from app.api.guard import requires
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
@@ -25,7 +27,7 @@ from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
 from app.telemetry import request_id
 
-router = APIRouter(tags=["prediction"])
+router = APIRouter(tags=["prediction"], dependencies=[requires(Scope.PREDICT)])
 
 NO_CLASS: Final = "none"
 """Label of rejected answers in the metrics."""

@@ -442,6 +442,14 @@ class HealthResponse(BaseModel):
     status: Annotated[str, Field(examples=["ready"])]
 
 
+class ReadyResponse(HealthResponse):
+    """State of a service that answers predictions."""
+
+    authentication: Annotated[
+        Literal["off", "required"], Field(description="`off`: anybody may ask for predictions.")
+    ]
+
+
 class Problem(BaseModel):
     """What went wrong, as RFC 9457 problem details."""
 

@@ -20,6 +20,11 @@ DermHybridError
 ├── AnswerAmbiguousError          several answers are meant, or none in particular
 ├── AuditUnavailableError         an answer could not be recorded
 ├── AuditDamagedError             the records so far are not what was written
+├── NotAuthenticatedError         nobody knows who the caller is
+├── NotAuthorizedError            the caller may not do this
+├── QuotaExceededError            the caller has asked for more than its share
+├── IdentityProviderUnavailableError  a token cannot be checked at present
+├── AccessConfigurationError      who may call was not set up in a way that could be used
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
@@ -116,6 +121,50 @@ class AuditUnavailableError(DermHybridError):
 
 class AuditDamagedError(DermHybridError):
     """An audit log that must not be continued; the message names the folder."""
+
+
+class NotAuthenticatedError(DermHybridError):
+    """There is no credential, or it is not valid.
+
+    Attributes:
+        invalid: Whether there was one.
+    """
+
+    def __init__(self, message: str, *, invalid: bool = False) -> None:
+        super().__init__(message)
+        self.invalid = invalid
+
+
+class NotAuthorizedError(DermHybridError):
+    """The caller is known and may not do this.
+
+    Attributes:
+        scope: What it would need.
+    """
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class QuotaExceededError(DermHybridError):
+    """A caller has asked for more than its share.
+
+    Attributes:
+        retry_after_seconds: When it may ask again.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class IdentityProviderUnavailableError(DermHybridError):
+    """The keys that tokens are checked with cannot be had."""
+
+
+class AccessConfigurationError(DermHybridError):
+    """Nobody could be told apart, or anybody could come in; the message names what to set."""
 
 
 class ArtifactError(DermHybridError):

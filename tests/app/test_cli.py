@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -156,3 +157,47 @@ def test_serve_refuses_a_damaged_model(own_models: Path) -> None:
     done = run(own_models, "serve", "--port", "0")
     assert done.returncode != 0
     assert "golden_input.png" in done.stdout + done.stderr
+
+
+def test_a_key_that_was_created_opens_the_service(tiny_models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.jsonl"
+    arguments = ("keys", "create", "scanner", "--file", str(file), "--days", "30")
+    made = run(tiny_models, *arguments, "--scope", "predict", "--scope", "models:read")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert key not in file.read_text()
+    again = run(tiny_models, *arguments, "--scope", "predict")
+    assert again.returncode == 1
+    assert "already" in again.stderr
+    process = subprocess.Popen(
+        command("serve", "--port", "0"),
+        env={**environment(tiny_models), "RUNTIME": "openvino", "API_KEYS_FILE": str(file)},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address = None
+        while address is None:
+            line = process.stdout.readline()
+            assert line, "the service ended"
+            assert "AUTHENTICATION IS OFF" not in line
+            address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        url = f"{address.group()}/models"
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(url, timeout=30)
+        refused.value.close()
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert len(json.load(response)["models"]) == 3
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def test_serve_does_not_open_to_the_network_by_itself(tiny_models: Path) -> None:
+    done = run(tiny_models, "serve", "--host", "0.0.0.0", "--port", "0")  # noqa: S104
+    assert done.returncode == 1
+    assert "AUTHENTICATION=off" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -13,8 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
 from httpx2 import AsyncClient, Limits, Response
 
+from app.domain.errors import AccessConfigurationError
+from app.server import check_exposure
+from app.settings import Settings
 from tests.conftest import PLAIN_MODEL, REPOSITORY
 from tests.tiny_artifact import write_tiny_artifact
 
@@ -93,6 +97,19 @@ def test_a_stopping_service_says_so_before_its_port_closes(
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)  # a second one does not wait
         assert process.wait(10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])  # noqa: S104
+def test_it_is_not_open_to_the_network_unless_told_so(host: str) -> None:
+    with pytest.raises(AccessConfigurationError, match="AUTHENTICATION=off"):
+        check_exposure(Settings(), host)
+    check_exposure(Settings(authentication="off"), host)
+    check_exposure(Settings(api_keys_file=Path("keys.jsonl")), host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_on_this_machine_alone_it_may_be_open(host: str) -> None:
+    check_exposure(Settings(), host)
 
 
 def test_sighup_serves_what_the_models_folder_holds_now(own_models: Path, tmp_path: Path) -> None:

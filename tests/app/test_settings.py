@@ -32,3 +32,21 @@ def test_settings_are_frozen() -> None:
     settings = Settings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.log_level = "DEBUG"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"OAUTH_ISSUER": "https://example.org"}, "all of OAUTH_ISSUER"),
+        ({"AUTHENTICATION": "required"}, "needs API_KEYS_FILE"),
+        ({"AUTHENTICATION": "off", "API_KEYS_FILE": "keys"}, "contradicts"),
+        ({"AUTHENTICATION": "sometimes"}, "authentication"),
+    ],
+)
+def test_contradictions_about_who_may_call_are_refused(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=message):
+        Settings()

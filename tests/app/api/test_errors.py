@@ -9,7 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from app.access.scopes import Scope
 from app.api.errors import status_of
+from app.api.guard import requires
 from app.domain.errors import DermHybridError
 from app.main import create_app
 from app.settings import Settings
@@ -53,7 +55,7 @@ def test_unexpected_error_reveals_nothing(
 ) -> None:
     app = create_app(Settings(models_dir=tiny_models))
 
-    @app.get("/boom")
+    @app.get("/boom", dependencies=[requires(Scope.PREDICT)])
     def boom() -> None:
         raise RuntimeError("patient Jane Roe")
 
@@ -97,6 +99,7 @@ def test_a_caller_that_leaves_is_no_error(
         async with app.router.lifespan_context(app):
             await app(scope, receive, send)
 
+    caplog.clear()  # of the warning that anybody may call it
     with caplog.at_level(logging.INFO):
         asyncio.run(scenario())
     (line,) = [record for record in caplog.records if record.getMessage() == "request"]

@@ -24,7 +24,7 @@ def sample(client: TestClient, name: str, **labels: str) -> float:
 
 def test_health(client: TestClient) -> None:
     assert client.get("/health/live").json() == {"status": "live"}
-    assert client.get("/health/ready").json() == {"status": "ready"}
+    assert client.get("/health/ready").json() == {"status": "ready", "authentication": "off"}
 
 
 def test_predictions_move_the_metrics(client: TestClient, lesion_png: bytes) -> None:

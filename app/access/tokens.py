@@ -1,0 +1,168 @@
+"""OAuth 2.0 access tokens that are JWTs: signature, issuer, audience, time and scopes (ADR-0022).
+
+PyJWT verifies; what is here chooses the keys, pins what is accepted, and reads the scopes.
+"""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+import jwt
+from anyio import to_thread
+
+from app.access.scopes import Caller, granted
+from app.access.watched_file import WatchedFile
+from app.domain.errors import (
+    AccessConfigurationError,
+    IdentityProviderUnavailableError,
+    NotAuthenticatedError,
+)
+
+ALGORITHMS: Final = ("RS256", "RS384", "PS256", "PS384", "ES256", "ES384")
+"""Accepted whatever a token says of itself: public keys alone, those of SMART App Launch (RS384,
+ES384) among them. With a shared secret, whoever can check a token could make one."""
+LEEWAY_SECONDS: Final = 30
+"""How far the clocks of both servers may be apart."""
+MAX_TOKEN_LENGTH: Final = 8192
+FETCH_SECONDS: Final = 5.0
+KEYS_LIFESPAN_SECONDS: Final = 300.0
+"""How long keys that were fetched are used; one that is withdrawn is accepted for so long."""
+UNKNOWN_KEY_COOLDOWN_SECONDS: Final = 10.0
+"""Between two looks for a key that is not known: tokens that name keys at random cause no more."""
+
+_CLIENT: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class TokenVerifier:
+    """Tells callers by their tokens."""
+
+    def __init__(self, issuer: str, audience: str, jwks: str) -> None:
+        """Accept one issuer's tokens; reads a file of keys, and fetches nothing yet.
+
+        Args:
+            issuer: What `iss` must be.
+            audience: What must be among `aud`.
+            jwks: The issuer's keys as a JSON Web Key Set: an https URL (http for this machine
+                alone: whoever could change the answer could make tokens), or the path of a file.
+
+        Raises:
+            AccessConfigurationError: The file is no JSON Web Key Set, or the URL is of plain http.
+        """
+        self._issuer, self._audience = issuer, audience
+        self._file: WatchedFile[jwt.PyJWKSet] | None = None
+        self._fetched: jwt.PyJWKClient | None = None
+        url = urlsplit(jwks)
+        if url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
+            raise AccessConfigurationError(f"OAUTH_JWKS={jwks}: expected https, or a file.")
+        if url.scheme in {"http", "https"}:
+            self._fetched = jwt.PyJWKClient(
+                jwks,
+                lifespan=KEYS_LIFESPAN_SECONDS,
+                timeout=FETCH_SECONDS,
+                cooldown_duration=UNKNOWN_KEY_COOLDOWN_SECONDS,
+            )
+        else:
+            self._file = WatchedFile(Path(jwks), _parse_jwks)
+        self._threads = anyio.CapacityLimiter(1)
+
+    async def find_caller(self, token: str) -> Caller:
+        """Who was given a token.
+
+        Raises:
+            NotAuthenticatedError: It is not valid here; the message says which check failed.
+            IdentityProviderUnavailableError: The issuer's keys cannot be had.
+        """
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise NotAuthenticatedError(
+                f"The token is longer than {MAX_TOKEN_LENGTH} characters.", invalid=True
+            )
+        try:
+            key = await self._key(token)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "iss", "aud"]},
+            )
+        except jwt.PyJWTError as error:
+            raise NotAuthenticatedError(_explain(error), invalid=True) from error
+        return Caller(f"oauth:{_client(claims)}", granted(_scopes(claims)))
+
+    async def _key(self, token: str) -> jwt.PyJWK:
+        identifier = jwt.get_unverified_header(token).get("kid")
+        if not isinstance(identifier, str):
+            raise jwt.InvalidKeyError
+        if self._fetched is None:
+            return _choose(await self._file.current() if self._file else None, identifier)
+        get = self._fetched.get_signing_key
+        try:
+            # Whoever waits for others to fetch the keys does not wait for ever.
+            async with asyncio.timeout(FETCH_SECONDS):
+                return await to_thread.run_sync(
+                    get, identifier, limiter=self._threads, abandon_on_cancel=True
+                )
+        except (TimeoutError, ValueError, jwt.PyJWKClientConnectionError) as error:
+            raise IdentityProviderUnavailableError(
+                "The keys that tokens are checked with cannot be had at present. Repeat the "
+                "request later, or use an API key."
+            ) from error
+
+
+def _choose(keys: jwt.PyJWKSet | None, identifier: str) -> jwt.PyJWK:
+    for key in keys.keys if keys else ():
+        if key.key_id == identifier and key.public_key_use in {None, "sig"}:
+            return key
+    raise jwt.InvalidKeyError
+
+
+def _parse_jwks(content: bytes) -> jwt.PyJWKSet:
+    try:
+        found = json.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("expected a JSON object with a list `keys`")
+        return jwt.PyJWKSet.from_dict(found)
+    except jwt.PyJWTError as error:
+        raise ValueError(f"no JSON Web Key Set: {error}") from error
+
+
+def _explain(error: jwt.PyJWTError) -> str:
+    """Which check failed; what PyJWT says may quote the token."""
+    for kind, sentence in (
+        (jwt.ExpiredSignatureError, "The token has expired."),
+        (jwt.ImmatureSignatureError, "The token is not valid yet."),
+        (jwt.InvalidAudienceError, "The token is for another audience."),
+        (jwt.InvalidIssuerError, "The token is of another issuer."),
+        (jwt.InvalidAlgorithmError, "The token's algorithm is not accepted."),
+        (jwt.MissingRequiredClaimError, "The token lacks one of exp, iss, aud."),
+        (jwt.InvalidSignatureError, "The token's signature is wrong."),
+        ((jwt.PyJWKClientError, jwt.InvalidKeyError), "The token names a key that is not known."),
+    ):
+        if isinstance(error, kind):
+            return sentence
+    return "This is no token that could be read."
+
+
+def _client(claims: dict[str, Any]) -> str:
+    """The system that holds the token rather than its user, who may be a patient."""
+    for claim in ("client_id", "azp", "sub"):
+        value = claims.get(claim)
+        if isinstance(value, str) and _CLIENT.fullmatch(value):
+            return value
+    raise NotAuthenticatedError(
+        "The token lacks client_id, azp and sub, or they are no printable text.", invalid=True
+    )
+
+
+def _scopes(claims: dict[str, Any]) -> list[str]:
+    """RFC 8693's `scope`, a string with spaces, or other servers' `scp`, which may be a list."""
+    value = claims.get("scope", claims.get("scp", ""))
+    if isinstance(value, str):
+        return value.split(" ")
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -1,0 +1,143 @@
+"""The door before everything: who is it, may it do this, has it asked for too much (ADR-0022).
+
+A route says what it needs, by `dependencies=[requires(Scope.PREDICT)]` at itself or its router.
+What says nothing and is not among `PUBLIC_PATHS` stops the service from starting.
+"""
+
+from typing import Annotated, Any, Final, NamedTuple
+
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.params import Depends as Dependency
+from fastapi.params import Security as Requirement
+from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.access.authenticator import Authenticator
+from app.access.quota import Quota
+from app.access.scopes import Caller
+from app.access.scopes import Scope as Permission
+from app.api.errors import domain_problem
+from app.domain.errors import DermHybridError, NotAuthorizedError
+from app.telemetry import caller
+
+PUBLIC_PATHS: Final = ("/health/live", "/health/ready", "/openapi.json")
+"""Path templates of what anybody may read: nothing of a picture, a caller or a measurement."""
+
+_PUBLIC: Final = tuple(compile_path(path)[0] for path in PUBLIC_PATHS)
+_CALLER_KEY: Final = "dermhybrid.caller"
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="credential",
+    description="An API key, or an OAuth 2.0 access token of the service's issuer.",
+)
+
+
+class Guard:
+    """Let nobody past who is not known, before a byte of the body is read."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, quota: Quota | None) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Answers who was let in; its routes ask `requires`.
+            authenticator: Tells callers apart.
+            quota: Of each caller; None for no bound.
+        """
+        self._app, self._authenticator, self._quota = app, authenticator, quota
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] == "lifespan" or is_public(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        authorization = dict(scope["headers"]).get(b"authorization")
+        client = scope.get("client")
+        try:
+            found = await self._authenticator.identify(
+                authorization and authorization.decode("latin-1"), client[0] if client else ""
+            )
+            if self._quota is not None:
+                self._quota.take(found.id)
+        except DermHybridError as error:
+            await domain_problem(error)(scope, receive, send)
+            return
+        scope[_CALLER_KEY] = found
+        caller.set(found.id)
+        await self._app(scope, receive, send)
+
+
+def is_public(path: str) -> bool:
+    """Whether anybody may have what is at a path, or at a path template."""
+    return any(pattern.fullmatch(path) for pattern in _PUBLIC)
+
+
+def get_caller(request: Request) -> Caller:
+    """Whoever sent a request that is not public."""
+    found: Caller = request.scope[_CALLER_KEY]
+    return found
+
+
+async def _check(
+    request: Request,
+    required: SecurityScopes,
+    _documented: Annotated[Any, Depends(_bearer)],
+) -> None:
+    for scope in required.scopes:
+        if scope not in get_caller(request).scopes:
+            raise NotAuthorizedError(
+                f"Your credential lacks the scope {scope!r}, which this request needs.", scope
+            )
+
+
+def requires(scope: Permission) -> Requirement:
+    """What a route or a router asks of its callers, for its list of dependencies.
+
+    Raises (from the route):
+        NotAuthorizedError: The caller lacks the scope.
+    """
+    requirement: Requirement = Security(_check, scopes=[scope.value])
+    return requirement
+
+
+class Requirements(NamedTuple):
+    """What a route asks of its callers.
+
+    Attributes:
+        methods: It answers; none for an application that is mounted.
+        path: Its template.
+        scope: What they need; None where it is public.
+    """
+
+    methods: frozenset[str]
+    path: str
+    scope: Permission | None
+
+
+def check_requirements(app: FastAPI) -> list[Requirements]:
+    """What every route of an application asks of its callers.
+
+    Raises:
+        RuntimeError: One says nothing, or asks for something and is public: it was forgotten, and
+            the service must not start.
+    """
+    return [_requirements(route) for route in iter_route_contexts(app.routes)]
+
+
+def _requirements(route: RouteContext) -> Requirements:
+    path = route.path or "/"
+    dependencies: list[Dependency] = getattr(route, "dependencies", [])
+    scopes = [
+        Permission(scope)
+        for dependency in dependencies
+        if isinstance(dependency, Requirement) and dependency.dependency is _check
+        for scope in dependency.scopes or ()
+    ]
+    if len(scopes) != (0 if is_public(path) else 1):
+        raise RuntimeError(
+            f"{path} must require one scope, by dependencies=[requires(Scope...)], or be among "
+            f"PUBLIC_PATHS and require none; it requires {scopes}."
+        )
+    return Requirements(frozenset(route.methods or ()), path, scopes[0] if scopes else None)

@@ -1,0 +1,33 @@
+"""What an authorization server's scopes are worth here."""
+
+import pytest
+
+from app.access.scopes import Scope, granted
+
+
+def test_own_names_are_taken_as_they_are() -> None:
+    assert granted([scope.value for scope in Scope]) == set(Scope)
+    assert granted(["openid", "profile", "", "Predict", "predict ", "models"]) == set()
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("system/DiagnosticReport.c", {Scope.PREDICT}),
+        ("user/DiagnosticReport.cruds", {Scope.PREDICT}),
+        ("user/DiagnosticReport.write", {Scope.PREDICT}),
+        ("user/DiagnosticReport.rs", set()),
+        ("system/Device.read", {Scope.MODELS_READ}),
+        ("system/Observation.cu", {Scope.FEEDBACK}),
+        ("system/*.*", {Scope.PREDICT, Scope.MODELS_READ, Scope.FEEDBACK}),
+        ("system/*.rs", {Scope.MODELS_READ}),
+        ("patient/DiagnosticReport.c", set()),
+        ("system/DiagnosticReport.dc", set()),
+        ("system/DiagnosticReport.c?category=x", set()),
+        ("xsystem/*.*", set()),
+    ],
+)
+def test_smart_scopes_give_no_more_than_their_resource_means(
+    scope: str, expected: set[Scope]
+) -> None:
+    assert granted([scope]) == expected

@@ -1,0 +1,196 @@
+"""Access tokens: each check refuses on its own, and keys are changed while serving."""
+
+import asyncio
+import base64
+import hmac
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import jwt
+import pytest
+
+from app.access import tokens
+from app.access.scopes import Caller, Scope
+from app.access.tokens import TokenVerifier
+from app.domain.errors import (
+    AccessConfigurationError,
+    IdentityProviderUnavailableError,
+    NotAuthenticatedError,
+)
+from tests.issuer import AUDIENCE, ISSUER, Issuer, write_jwks
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def verifier(issuer: Issuer, tmp_path: Path) -> TokenVerifier:
+    return TokenVerifier(ISSUER, AUDIENCE, str(write_jwks(tmp_path / "jwks.json", issuer)))
+
+
+def minutes(number: float) -> datetime:
+    return datetime.now(UTC) + timedelta(minutes=number)
+
+
+def refusal(verifier: TokenVerifier, token: str) -> str:
+    with pytest.raises(NotAuthenticatedError) as refused:
+        asyncio.run(verifier.find_caller(token))
+    assert refused.value.invalid
+    assert token not in str(refused.value)
+    return str(refused.value)
+
+
+def test_a_good_token_names_its_client_and_scopes(verifier: TokenVerifier, issuer: Issuer) -> None:
+    found = asyncio.run(verifier.find_caller(issuer.token("openid predict system/Device.rs")))
+    assert found.id == "oauth:ehr"
+    assert found.scopes == {Scope.PREDICT, Scope.MODELS_READ}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"client_id": None, "azp": "portal"}, "oauth:portal"),
+        ({"client_id": None, "sub": "backend"}, "oauth:backend"),
+        ({"aud": ["other", AUDIENCE]}, "oauth:ehr"),
+        ({"scope": None, "scp": ["predict", 5]}, "oauth:ehr"),
+        ({"nbf": minutes(-1)}, "oauth:ehr"),
+    ],
+)
+def test_what_servers_differ_in_is_taken(
+    verifier: TokenVerifier, issuer: Issuer, changes: dict[str, Any], expected: str
+) -> None:
+    found = asyncio.run(verifier.find_caller(issuer.token("predict", **changes)))
+    assert found == Caller(expected, frozenset({Scope.PREDICT}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"exp": minutes(-1)}, "expired"),
+        ({"exp": None}, "lacks"),
+        ({"nbf": minutes(2)}, "not valid yet"),
+        ({"aud": "billing"}, "another audience"),
+        ({"aud": None}, "lacks"),
+        ({"iss": "https://evil.example.org"}, "another issuer"),
+        ({"iss": None}, "lacks"),
+        ({"client_id": None, "sub": None}, "client_id"),
+        ({"client_id": "a\nb", "sub": None}, "client_id"),
+    ],
+)
+def test_every_claim_is_checked(
+    verifier: TokenVerifier, issuer: Issuer, changes: dict[str, Any], message: str
+) -> None:
+    assert message in refusal(verifier, issuer.token("predict", **changes))
+
+
+def test_only_the_issuers_signature_counts(verifier: TokenVerifier, issuer: Issuer) -> None:
+    head, body, signature = issuer.token("predict").split(".")
+    claims = json.loads(base64.urlsafe_b64decode(f"{body}=="))
+    other = base64.urlsafe_b64encode(json.dumps({**claims, "scope": "admin"}).encode())
+    assert "signature" in refusal(verifier, f"{head}.{other.rstrip(b'=').decode()}.{signature}")
+    assert "signature" in refusal(verifier, Issuer().token("predict"))  # of the same key id
+    assert "not known" in refusal(verifier, Issuer("key-2").token("predict"))
+    nameless = base64.urlsafe_b64encode(b'{"alg":"RS256"}').rstrip(b"=").decode()
+    assert "not known" in refusal(verifier, f"{nameless}.{body}.{signature}")
+    unsigned = jwt.encode(claims, "", "none", headers={"kid": issuer.kid})
+    assert "algorithm" in refusal(verifier, unsigned)
+    # The public key as a shared secret (CVE-2015-9235).
+    shared = base64.urlsafe_b64encode(json.dumps({"alg": "HS256", "kid": issuer.kid}).encode())
+    signed = f"{shared.rstrip(b'=').decode()}.{body}"
+    public = json.dumps(issuer.jwk()).encode()
+    mac = base64.urlsafe_b64encode(hmac.digest(public, signed.encode(), "sha256"))
+    assert "algorithm" in refusal(verifier, f"{signed}.{mac.rstrip(b'=').decode()}")
+    for nonsense in ("nonsense", "aaaa.bbbb.cccc", "e30.e30.", "x" * (tokens.MAX_TOKEN_LENGTH + 1)):
+        refusal(verifier, nonsense)
+
+
+@pytest.mark.parametrize("algorithm", tokens.ALGORITHMS)
+def test_all_pinned_algorithms_work(tmp_path: Path, algorithm: str) -> None:
+    issuer = Issuer(algorithm=algorithm)
+    jwks = write_jwks(tmp_path / "jwks.json", issuer)
+    verifier = TokenVerifier(ISSUER, AUDIENCE, str(jwks))
+    assert asyncio.run(verifier.find_caller(issuer.token("predict"))).scopes == {Scope.PREDICT}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"keys": [{"kty": "none"}]}'])
+def test_a_file_that_holds_no_keys_stops_the_start(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(content)
+    with pytest.raises(AccessConfigurationError, match=r"jwks\.json"):
+        TokenVerifier(ISSUER, AUDIENCE, str(path))
+
+
+def test_keys_do_not_come_over_a_wire_that_others_can_change() -> None:
+    with pytest.raises(AccessConfigurationError, match="https"):
+        TokenVerifier(ISSUER, AUDIENCE, "http://identity.example.org/jwks")
+
+
+@contextmanager
+def jwks_server(*issuers: Issuer) -> Iterator[tuple[str, list[bytes], list[str]]]:
+    """A real server of keys: its address, its answer, and the requests that it got."""
+    answer = [json.dumps({"keys": [issuer.jwk() for issuer in issuers]}).encode()]
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            requests.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer[0])
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/jwks", answer, requests
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_keys_are_fetched_once_and_again_when_they_change(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        many = [verifier.find_caller(issuer.token("predict")) for _ in range(20)]
+        assert {found.id for found in await asyncio.gather(*many)} == {"oauth:ehr"}
+        assert len(requests) == 1
+        for number in range(20):  # key ids at random cause no requests
+            with pytest.raises(NotAuthenticatedError, match="not known"):
+                await verifier.find_caller(Issuer.token(issuer, "", {"kid": f"guess-{number}"}))
+        assert len(requests) == 1
+
+    with jwks_server(issuer) as (url, answer, requests):
+        verifier = TokenVerifier(ISSUER, AUDIENCE, url)
+        asyncio.run(scenario())
+        monkeypatch.setattr(tokens, "UNKNOWN_KEY_COOLDOWN_SECONDS", 0.0)
+        verifier = TokenVerifier(ISSUER, AUDIENCE, url)
+        asyncio.run(verifier.find_caller(issuer.token("predict")))
+        new = Issuer("key-2", "ES384")
+        answer[0] = json.dumps({"keys": [new.jwk()]}).encode()
+        assert asyncio.run(verifier.find_caller(new.token("predict"))).id == "oauth:ehr"
+        assert "not known" in refusal(verifier, issuer.token("predict"))
+
+
+def test_without_the_issuer_nobody_is_let_in_unchecked(issuer: Issuer) -> None:
+    with jwks_server(issuer) as (url, answer, _):
+        for bad in (b"<html>", b"[]", b'{"keys": []}'):
+            answer[0] = bad
+            verifier = TokenVerifier(ISSUER, AUDIENCE, url)
+            with pytest.raises((IdentityProviderUnavailableError, NotAuthenticatedError)):
+                asyncio.run(verifier.find_caller(issuer.token("predict")))
+    verifier = TokenVerifier(ISSUER, AUDIENCE, url)  # nobody listens there any more
+    with pytest.raises(IdentityProviderUnavailableError, match="API key"):
+        asyncio.run(verifier.find_caller(issuer.token("predict")))

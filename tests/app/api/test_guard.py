@@ -1,0 +1,284 @@
+"""No route answers a caller that it should not, those of tomorrow included."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import Message
+
+from app.access.keys import create_key
+from app.access.scopes import Scope
+from app.api.guard import PUBLIC_PATHS, Requirements, check_requirements, requires
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import PLAIN_MODEL
+from tests.issuer import AUDIENCE, ISSUER, Issuer, write_jwks
+from tests.tiny_artifact import write_tiny_artifact
+
+
+@dataclass
+class Secured:
+    """The service with every route that it can have, and who calls it."""
+
+    client: TestClient
+    routes: list[Requirements]
+    issuer: Issuer
+    folder: Path
+    expired: str
+
+    def key(self, name: str, *scopes: Scope) -> dict[str, str]:
+        return bearer(create_key(self.folder / "keys.jsonl", name, list(scopes), None))
+
+
+def bearer(credential: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {credential}"}
+
+
+@pytest.fixture(scope="module")
+def secured(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured")
+    issuer = Issuer()
+    keys = folder / "keys.jsonl"
+    for scope in Scope:
+        (folder / scope).write_text(create_key(keys, scope.replace(":", "-"), [scope], None))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    expired = create_key(keys, "expired", list(Scope), yesterday)
+    settings = Settings(
+        models_dir=tiny_models,
+        runtime="openvino",
+        audit_dir=folder / "audit",
+        api_keys_file=keys,
+        oauth_issuer=ISSUER,
+        oauth_audience=AUDIENCE,
+        oauth_jwks=str(write_jwks(folder / "jwks.json", issuer)),
+    )
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Secured(client, check_requirements(app), issuer, folder, expired)
+
+
+def guarded(secured: Secured) -> list[tuple[str, str, Scope]]:
+    """Method, path and scope of every route that is not public."""
+    found = [
+        (method, re.sub(r"\{[^}]+\}", "x", route.path), route.scope)
+        for route in secured.routes
+        if route.scope is not None
+        for method in route.methods
+    ]
+    assert len(found) >= 8
+    return found
+
+
+def test_the_table_has_what_the_api_describes(secured: Secured) -> None:
+    documented = {
+        (method.upper(), path)
+        for path, methods in secured.client.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    table = {(method, route.path) for route in secured.routes for method in route.methods}
+    assert documented <= table
+    assert {route.path for route in secured.routes if route.scope is None} == set(PUBLIC_PATHS)
+    assert {scope for _, _, scope in guarded(secured)} == set(Scope)
+
+
+def test_every_route_refuses_whoever_is_not_known(secured: Secured) -> None:
+    every = " ".join(Scope)
+    past = datetime.now(UTC) - timedelta(minutes=5)
+    credentials = {
+        "nothing": {},
+        "another scheme": {"authorization": "Basic ZG9jdG9yOnNlY3JldA=="},
+        "an empty one": {"authorization": "Bearer "},
+        "a wrong key": bearer("dhk_predict_" + "0" * 64),
+        "an expired key": bearer(secured.expired),
+        "nonsense": bearer("let-me-in"),
+        "an expired token": bearer(secured.issuer.token(every, exp=past)),
+        "a token for others": bearer(secured.issuer.token(every, aud="billing")),
+        "a token of others": bearer(secured.issuer.token(every, iss="https://example.org")),
+        "a forged token": bearer(Issuer().token(every)),
+    }
+    for method, path, _ in guarded(secured):
+        for name, headers in credentials.items():
+            answer = secured.client.request(method, path, headers=headers)
+            assert answer.status_code == 401, (method, path, name)
+            assert answer.json()["type"] == "urn:dermhybrid:problem:not-authenticated"
+            challenge = answer.headers["www-authenticate"]
+            assert challenge.startswith('Bearer realm="dermhybrid"')
+            known_scheme = name not in {"nothing", "another scheme", "an empty one"}
+            assert ("invalid_token" in challenge) == known_scheme
+
+
+def test_every_route_refuses_whoever_lacks_its_scope(secured: Secured) -> None:
+    for method, path, scope in guarded(secured):
+        others = [other for other in Scope if other is not scope]
+        credentials = [
+            *(bearer((secured.folder / other).read_text()) for other in others),
+            bearer(secured.issuer.token(" ".join(others))),
+            bearer(secured.issuer.token("")),
+        ]
+        for headers in credentials:
+            answer = secured.client.request(method, path, headers=headers)
+            assert answer.status_code == 403, (method, path)
+            assert answer.json()["type"] == "urn:dermhybrid:problem:not-authorized"
+            assert (
+                f'error="insufficient_scope", scope="{scope}"'
+                in (answer.headers["www-authenticate"])
+            )
+
+
+def test_every_route_lets_in_whoever_may(secured: Secured) -> None:
+    for method, path, scope in guarded(secured):
+        for credential in ((secured.folder / scope).read_text(), secured.issuer.token(scope)):
+            answer = secured.client.request(method, path, headers=bearer(credential))
+            assert answer.status_code not in {401, 403}, (method, path)
+
+
+def test_public_paths_are_open_and_nothing_like_them_is(secured: Secured) -> None:
+    for path in PUBLIC_PATHS:
+        assert secured.client.get(path).status_code == 200
+    for path in (
+        "/nowhere",
+        "/",
+        "/health",
+        "/health/live/",
+        "/health/live/../../metrics",
+        "/health/live%2f..%2f..%2fmetrics",
+        "//metrics",
+        "/METRICS",
+        "/metrics/",
+        "/models/",
+    ):
+        assert secured.client.get(path).status_code == 401, path
+
+
+def test_health_says_whether_callers_are_told_apart(secured: Secured, client: TestClient) -> None:
+    assert secured.client.get("/health/ready").json()["authentication"] == "required"
+    assert client.get("/health/ready").json()["authentication"] == "off"
+
+
+def test_the_audit_record_names_the_credential(secured: Secured, lesion_png: bytes) -> None:
+    callers = {
+        "key:predict": (secured.folder / "predict").read_text(),
+        "oauth:ehr": secured.issuer.token("predict"),
+    }
+    for name, credential in callers.items():
+        answer = secured.client.post(
+            "/predict", files={"image": lesion_png}, headers=bearer(credential)
+        )
+        assert answer.status_code == 200
+        records = "".join(path.read_text() for path in (secured.folder / "audit").glob("*.jsonl"))
+        (record,) = [
+            record
+            for record in map(json.loads, records.splitlines())
+            if record["request_id"] == answer.json()["request_id"]
+        ]
+        assert record["caller"] == name
+        assert credential not in records
+
+
+def test_the_body_of_a_refused_request_is_not_read(secured: Secured) -> None:
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "raw_path": b"/predict",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/png")],
+    }
+
+    async def receive() -> Message:
+        raise AssertionError("read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(secured.client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 401
+
+
+def test_no_credential_is_logged(secured: Secured, caplog: pytest.LogCaptureFixture) -> None:
+    credentials = [secured.issuer.token("predict"), secured.expired, "dhk_predict_" + "0" * 64]
+    with caplog.at_level(logging.DEBUG):
+        for credential in credentials:
+            answer = secured.client.get("/metrics", headers=bearer(credential))
+            assert credential not in answer.text
+    logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
+    assert not [credential for credential in credentials if credential in logged]
+
+
+@pytest.mark.parametrize("kind", ["route", "mount"])
+def test_a_route_that_was_forgotten_stops_the_start(tiny_models: Path, kind: str) -> None:
+    app = create_app(Settings(models_dir=tiny_models, runtime="openvino"))
+    if kind == "route":
+        app.add_api_route("/new", lambda: None)
+    else:
+        app.router.routes.append(Mount("/new", StaticFiles(directory=tiny_models)))
+    with pytest.raises(RuntimeError, match="/new must require one scope"), TestClient(app):
+        pass
+
+
+def test_a_public_path_that_covers_a_guarded_route_stops_the_start() -> None:
+    app = FastAPI(openapi_url=None)
+    app.add_api_route(PUBLIC_PATHS[0], lambda: None, dependencies=[requires(Scope.ADMIN)])
+    with pytest.raises(RuntimeError, match="require none"):
+        check_requirements(app)
+
+
+def test_a_caller_gets_no_more_than_its_share(
+    tiny_models: Path, tmp_path: Path, lesion_png: bytes
+) -> None:
+    keys = tmp_path / "keys.jsonl"
+    one, two = (bearer(create_key(keys, name, [Scope.PREDICT], None)) for name in ("one", "two"))
+    settings = Settings(
+        models_dir=tiny_models,
+        runtime="openvino",
+        api_keys_file=keys,
+        quota_per_minute=0.1,
+        quota_burst=4,
+    )
+    with TestClient(create_app(settings)) as client:
+        batch = [("image", lesion_png)] * 3
+        assert client.post("/predict/batch", files=batch, headers=one).status_code == 200
+        assert client.post("/predict", files={"image": lesion_png}, headers=one).status_code == 200
+        refused = client.post("/predict", files={"image": lesion_png}, headers=one)
+        assert refused.status_code == 429
+        assert refused.json()["type"] == "urn:dermhybrid:problem:quota-exceeded"
+        assert 590 <= int(refused.headers["retry-after"]) <= 600
+        assert client.get("/health/ready", headers=one).status_code == 200
+        assert client.post("/predict", files={"image": lesion_png}, headers=two).status_code == 200
+
+
+def test_models_are_reloaded_by_administrators(own_models: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.jsonl"
+    admin = bearer(create_key(keys, "admin", [Scope.ADMIN, Scope.MODELS_READ], None))
+    settings = Settings(
+        models_dir=own_models, default_model=PLAIN_MODEL, api_keys_file=keys, runtime="openvino"
+    )
+    with TestClient(create_app(settings)) as client:
+        write_tiny_artifact(own_models, PLAIN_MODEL, version=3, seed=9)
+        served = client.post("/admin/reload", headers=admin)
+        assert served.status_code == 200
+        assert [m["version"] for m in served.json()["models"] if m["default"]] == [3]
+        assert client.get(f"/models/{PLAIN_MODEL}", headers=admin).json()["version"] == 3
+
+        (own_models / PLAIN_MODEL / "1" / "golden_input.png").unlink()
+        refused = client.post("/admin/reload", headers=admin)
+        assert refused.status_code == 409
+        assert refused.json()["type"] == "urn:dermhybrid:problem:artifact-incomplete"
+        assert "golden_input.png" in refused.json()["detail"]
+        assert client.get(f"/models/{PLAIN_MODEL}@1", headers=admin).status_code == 200
+
+
+def test_where_nobody_is_told_apart_there_is_no_administration(client: TestClient) -> None:
+    assert client.post("/admin/reload").status_code == 404
+    assert "/admin/reload" not in client.get("/openapi.json").json()["paths"]
