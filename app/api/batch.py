@@ -24,7 +24,7 @@ from app.api.deps import (
 from app.api.errors import domain_problem, unexpected_problem
 from app.api.guard import get_caller, requires
 from app.api.middleware import allowed_seconds
-from app.api.predict import answer_image
+from app.api.predict import Question, answer_image
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
 from app.domain.heatmaps import HeatmapRequest
@@ -111,8 +111,7 @@ class _Lines(Response):
                     self._model,
                     await upload.read(),
                     self._heatmap,
-                    tta=self._tta,
-                    index=index,
+                    Question(tta=self._tta, index=index),
                 )
         except TimeoutError:
             late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")

@@ -17,6 +17,7 @@ from app.domain.heatmaps import HeatmapMethod, HeatmapRequest, OverlayFormat, ch
 from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
 from app.inference.fleet import Fleet, Served
+from app.interop.uploads import DICOM_MEDIA_TYPE
 from app.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ IMAGE_FIELD: Final = "image"
 MAX_FORM_FIELDS: Final = 8
 ClassLabel = Literal["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
 """`LABELS`, as a type that a query's value is checked against."""
-_RAW_MEDIA_TYPES: Final = frozenset({"application/octet-stream"})
+_RAW_MEDIA_TYPES: Final = frozenset({"application/octet-stream", DICOM_MEDIA_TYPE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,16 @@ TtaDep = Annotated[
 ]
 
 
+FrameDep = Annotated[
+    int | None,
+    Query(
+        description="Of a DICOM object of several frames, which one; the first is 1.",
+        ge=1,
+        le=2**31 - 1,
+    ),
+]
+
+
 def media_type(request: Request) -> str:
     """What the body is said to be, in lower case and without parameters; "" where nothing is."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -175,7 +186,8 @@ async def get_upload(request: Request) -> bytes:
     raise HTTPException(
         415,
         "Expected multipart/form-data with a file in the field "
-        f"{IMAGE_FIELD!r}, or the image itself as image/* or application/octet-stream.",
+        f"{IMAGE_FIELD!r}, or the image itself as image/*, {DICOM_MEDIA_TYPE} or "
+        "application/octet-stream.",
     )
 
 

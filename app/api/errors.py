@@ -23,6 +23,7 @@ from app.domain.errors import (
     AuditUnavailableError,
     DeadlineExceededError,
     DermHybridError,
+    DicomSupportMissingError,
     HeatmapUnavailableError,
     IdentityProviderUnavailableError,
     ImageFormatError,
@@ -48,6 +49,7 @@ RETRY_ELSEWHERE_SECONDS: Final = 1
 STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ImageTooManyBytesError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageFormatError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    DicomSupportMissingError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ImageRejectedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ModelNotFoundError: HTTPStatus.NOT_FOUND,
     HeatmapUnavailableError: HTTPStatus.UNPROCESSABLE_ENTITY,

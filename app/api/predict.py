@@ -1,17 +1,27 @@
 """`POST /predict`: one image in, one traceable answer out."""
 
 import base64
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
 from app.access.scopes import Scope
-from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, TtaDep, UploadDep
+from app.api.deps import (
+    IMAGE_FIELD,
+    FrameDep,
+    HeatmapDep,
+    ModelDep,
+    Services,
+    ServicesDep,
+    TtaDep,
+    UploadDep,
+)
 from app.api.guard import requires
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
@@ -21,11 +31,14 @@ from app.domain.heatmaps import HeatmapRequest, draw_overlay, encode
 from app.domain.images import MEDIA_TYPES, RgbImage
 from app.domain.labels import CLASSES
 from app.domain.uncertainty import Uncertainty, measure_uncertainty, symmetries
-from app.domain.uploads import Upload, read_upload
+from app.domain.uploads import Upload
 from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
+from app.interop.uploads import DICOM_MEDIA_TYPE, read_any_upload
 from app.telemetry import request_id
+
+Result = TypeVar("Result")
 
 router = APIRouter(tags=["prediction"], dependencies=[requires(Scope.PREDICT)])
 
@@ -34,7 +47,7 @@ NO_CLASS: Final = "none"
 _BINARY: Final = {"type": "string", "format": "binary"}
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
-    "description": "One dermatoscopic image: JPEG, PNG, TIFF, BMP or WebP.",
+    "description": "One dermatoscopic image: JPEG, PNG, TIFF, BMP, WebP or DICOM.",
     "content": {
         "multipart/form-data": {
             "schema": {
@@ -44,7 +57,10 @@ _REQUEST_BODY: Final[dict[str, Any]] = {
             }
         },
         "application/octet-stream": {"schema": _BINARY},
-        **{media_type: {"schema": _BINARY} for media_type in sorted(set(MEDIA_TYPES.values()))},
+        **{
+            media_type: {"schema": _BINARY}
+            for media_type in sorted({*MEDIA_TYPES.values(), DICOM_MEDIA_TYPE})
+        },
     },
 }
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
@@ -71,10 +87,27 @@ async def predict(
     heatmap: HeatmapDep,
     upload: UploadDep,
     tta: TtaDep = False,
+    frame: FrameDep = None,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    body = await answer_image(services, model, upload, heatmap, tta=tta)
+    question = Question(tta=tta, frame=frame)
+    body = await answer_image(services, model, upload, heatmap, question)
     return Response(body, media_type="application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about an upload, beside the heatmap.
+
+    Attributes:
+        tta: Measure the uncertainty over the picture's symmetries.
+        index: The image's place in a batch; None outside of one.
+        frame: Of a DICOM object, from 1; None for its only one.
+    """
+
+    tta: bool = False
+    index: int | None = None
+    frame: int | None = None
 
 
 async def answer_image(
@@ -82,22 +115,38 @@ async def answer_image(
     model: Served,
     upload: bytes,
     heatmap: HeatmapRequest | None,
-    *,
-    tta: bool,
-    index: int | None = None,
+    question: Question,
 ) -> bytes:
-    """Decode, classify, explain and count one image.
+    """Answer one image with a `PredictionResponse` as JSON.
 
     Args:
         services: The application's parts.
         model: Who answers; kept in use by the caller.
         upload: The file's bytes, of any origin.
         heatmap: Which heatmap; None for an answer without one.
-        tta: Measure the uncertainty over the picture's symmetries.
-        index: The image's place in a batch; None outside of one.
+        question: What else is asked.
 
-    Returns:
-        A `PredictionResponse` as JSON.
+    Raises:
+        DermHybridError: The image or the model cannot give an answer.
+    """
+    return await answer_upload(services, model, upload, question, partial(_render, request=heatmap))
+
+
+async def answer_upload(
+    services: Services,
+    model: Served,
+    upload: bytes,
+    question: Question,
+    render: Callable[[Upload, Judged], Result],
+) -> Result:
+    """Decode, classify, judge, record, render and count: the one way to an answer.
+
+    Args:
+        services: The application's parts.
+        model: Who answers; kept in use by the caller.
+        upload: The file's bytes, of any origin.
+        question: What is asked.
+        render: Makes of the answer what is given, in a thread.
 
     Raises:
         DermHybridError: The image or the model cannot give an answer.
@@ -106,21 +155,22 @@ async def answer_image(
     image = await timed(
         "decode",
         services.image_threads,
-        read_upload,
+        read_any_upload,
         upload,
         services.image_limits,
         services.max_overlay_side,
+        question.frame,
     )
     prediction = await model.predict(image.model_input)
     judged = judge(model.loaded, prediction, image.quality, services.gates)
-    if tta and not judged.rejected:
+    if question.tta and not judged.rejected:
         uncertainty = await _ask_symmetries(model, image.model_input, prediction)
         judged = replace(judged, uncertainty=uncertainty)
     if services.auditor is not None:
-        await services.auditor.record(upload, image, judged, index, services.image_threads)
+        await services.auditor.record(upload, image, judged, question.index, services.image_threads)
     services.fleet.shadow(model, image.model_input, prediction)
-    # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
-    body = await timed("explain", services.image_threads, _render, image, judged, heatmap)
+    # The overlay may have megabytes: it is drawn and encoded beside the event loop.
+    rendered = await timed("explain", services.image_threads, render, image, judged)
     services.metrics.count_answer(
         model.manifest,
         judged.decision.action,
@@ -128,7 +178,7 @@ async def answer_image(
         judged.quality.issues,
         NO_CLASS if judged.rejected else prediction.predicted.label,
     )
-    return body
+    return rendered
 
 
 async def _ask_symmetries(model: Served, image: RgbImage, prediction: Prediction) -> Uncertainty:

@@ -8,7 +8,10 @@ DermHybridError
 │   ├── ImageFormatError
 │   ├── ImageCorruptError
 │   ├── ImageTooSmallError
-│   └── ImageTooManyPixelsError
+│   ├── ImageTooManyPixelsError
+│   ├── DicomNotPhotographError
+│   ├── DicomFrameError
+│   └── DicomSupportMissingError
 ├── ModelNotFoundError            no loaded model has that name
 ├── HeatmapUnavailableError       there is no heatmap of that method and class
 ├── ModelFaultError               a loaded model does not answer as it was measured to
@@ -66,6 +69,18 @@ class ImageTooSmallError(ImageRejectedError):
 
 class ImageTooManyPixelsError(ImageRejectedError):
     """The image's header announces more pixels than the service decodes."""
+
+
+class DicomNotPhotographError(ImageRejectedError):
+    """The DICOM object is no colour photograph of the kinds that are read."""
+
+
+class DicomFrameError(ImageRejectedError):
+    """It is not said which frame of a picture is meant, or there is no such frame."""
+
+
+class DicomSupportMissingError(ImageRejectedError):
+    """The service is installed without what reads DICOM."""
 
 
 class ModelNotFoundError(DermHybridError):

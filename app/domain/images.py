@@ -128,7 +128,8 @@ def decode_image(
         )
     with _open(data, limits) as image:
         _check_header(image, limits)
-        _check_scans(data, image)
+        if image.format in ("JPEG", "MPO"):
+            check_scans(data)
         width, height = image.size
         try:
             if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
@@ -207,8 +208,13 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         ) from error
 
 
-def _check_header(image: Image.Image, limits: ImageLimits) -> None:
-    width, height = image.size
+def check_size(width: int, height: int, limits: ImageLimits) -> None:
+    """Bound what a header announces, before a pixel is decoded.
+
+    Raises:
+        ImageTooManyPixelsError: More than `limits.max_pixels`.
+        ImageTooSmallError: A side is shorter than `limits.min_side_pixels`.
+    """
     if width * height > limits.max_pixels:
         raise ImageTooManyPixelsError(
             f"The image is {width} x {height}, {width * height:,} pixels; at most "
@@ -219,6 +225,10 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> None:
             f"The image is {width} x {height} pixels; each side needs at least "
             f"{limits.min_side_pixels}. Send the original, not a thumbnail."
         )
+
+
+def _check_header(image: Image.Image, limits: ImageLimits) -> None:
+    check_size(*image.size, limits)
     if image.mode not in _READABLE_MODES:
         raise ImageFormatError(
             f"The pixels are of Pillow mode {image.mode!r}; expected 8 or 16 bits a channel, "
@@ -231,9 +241,13 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> None:
         )
 
 
-def _check_scans(data: bytes, image: Image.Image) -> None:
-    """Bound the passes over a progressive JPEG: each costs time for a few bytes."""
-    if image.format in ("JPEG", "MPO") and data.count(_JPEG_START_OF_SCAN) > MAX_JPEG_SCANS:
+def check_scans(jpeg: bytes) -> None:
+    """Bound the passes over a progressive JPEG: each costs time for a few bytes.
+
+    Raises:
+        ImageCorruptError: There are more than `MAX_JPEG_SCANS`.
+    """
+    if jpeg.count(_JPEG_START_OF_SCAN) > MAX_JPEG_SCANS:
         raise ImageCorruptError(
             f"The JPEG has more than {MAX_JPEG_SCANS} scans, which no camera writes; it would take "
             "too long to decode. Export the picture again."

@@ -6,7 +6,14 @@ from typing import Final
 import cv2
 import numpy as np
 
-from app.domain.images import DEFAULT_LIMITS, ImageLimits, RgbImage, decode_image, to_model_input
+from app.domain.images import (
+    DEFAULT_LIMITS,
+    DecodedImage,
+    ImageLimits,
+    RgbImage,
+    decode_image,
+    to_model_input,
+)
 from app.domain.quality import QualityReport, assess_quality
 
 MAX_PICTURE_SIDE: Final = 1024
@@ -56,7 +63,16 @@ def read_upload(
     Raises:
         ImageRejectedError: As `decode_image`.
     """
-    decoded = decode_image(data, limits, enough_side=max_picture_side)
+    return to_upload(decode_image(data, limits, enough_side=max_picture_side), max_picture_side)
+
+
+def to_upload(decoded: DecodedImage, max_picture_side: int = MAX_PICTURE_SIDE) -> Upload:
+    """Keep of a picture what a prediction needs.
+
+    Args:
+        decoded: The picture.
+        max_picture_side: Longest side of what is kept of it in pixels.
+    """
     model_input = to_model_input(decoded.pixels)
     return Upload(
         model_input,

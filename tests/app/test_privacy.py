@@ -20,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.conftest import ATTENTION_MODEL, REPOSITORY
+from tests.dicom_photographs import jpeg_photograph, lesion, make_dataset, rle_photograph, to_bytes
 from training.synthetic import draw_lesion
 
 MARKER = "Zzyzx-Quux"
@@ -69,9 +70,45 @@ def uploads() -> dict[str, bytes]:
     files["empty.png"] = b""
     element = struct.pack("<HH2sH", 0x0010, 0x0010, b"PN", len(MARKER)) + MARKER.encode()
     files["study.dcm"] = bytes(128) + b"DICM" + element
+    files |= dicom_uploads()
     chunk = b"tEXt" + b"Patient\0" + MARKER.encode()
     length, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk) ^ 1)
     files["checksum.png"] = files["text.png"][:33] + length + chunk + checksum
+    return files
+
+
+def dicom_uploads() -> dict[str, bytes]:
+    """DICOM photographs with the marker in every place for text, and damaged ones."""
+    names: dict[str, Any] = {
+        "PatientName": MARKER,
+        "PatientID": MARKER,
+        "PatientComments": MARKER,
+        "ReferringPhysicianName": MARKER,
+        "InstitutionName": MARKER,
+        "StudyDescription": MARKER,
+        "AccessionNumber": MARKER,
+    }
+    pixels = lesion()
+    files = {
+        "raw.dcm": to_bytes(make_dataset(pixels, **names)),
+        "jpeg.dcm": jpeg_photograph(pixels, **names),
+        "rle.dcm": rle_photograph(pixels, **names),
+        "no-pixels.dcm": to_bytes(make_dataset(pixels, **{**names, "PixelData": b""})),
+        "grey.dcm": to_bytes(make_dataset(pixels, PhotometricInterpretation=MARKER, **names)),
+        "class.dcm": to_bytes(make_dataset(pixels, **names, SOPClassUID=MARKER)),
+    }
+    # Values that no library accepts: they warn of them, and quote them.
+    wrong = make_dataset(pixels, **names)
+    wrong.PatientBirthDate = wrong.PatientSex = wrong.StudyTime = MARKER
+    wrong.add_new("InstanceNumber", "LO", MARKER)
+    wrong.add_new("SpecificCharacterSet", "CS", MARKER)
+    files["wrong.dcm"] = to_bytes(wrong)
+    wrong.add_new("NumberOfFrames", "LO", MARKER)
+    files["frames.dcm"] = to_bytes(wrong)
+    wrong.add_new("Rows", "LO", MARKER)
+    files["rows.dcm"] = to_bytes(wrong)
+    files["cut.dcm"] = files["raw.dcm"][:-2000]
+    files["implicit.dcm"] = files["raw.dcm"].replace(b"PN", b"\x01\x02")
     return files
 
 
@@ -158,6 +195,7 @@ def test_no_patient_data_leaves_an_upload(served: tuple[str, Path]) -> None:
         ]
         answers.append(client.get("/metrics").content)
     good = {"exif.jpg", "text.png", "tags.tiff", "exif.webp", "behind.jpg"}
+    good |= {"raw.dcm", "jpeg.dcm", "rle.dcm", "wrong.dcm"}
     assert {name for name, status in statuses.items() if status == 200} >= good - {"behind.jpg"}
     assert all(statuses[name] >= 400 for name in statuses if name not in good)
     for answer in answers:

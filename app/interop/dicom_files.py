@@ -1,0 +1,135 @@
+"""From the bytes of a DICOM file to its data elements, within bounds; looks at no pixel."""
+
+import io
+import zlib
+from typing import Final
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
+
+from app.domain.errors import DermHybridError, ImageCorruptError, ImageFormatError
+from app.domain.images import ImageLimits
+from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
+
+TRANSFER_SYNTAXES: Final = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEG2000Lossless,
+    JPEG2000,
+    RLELossless,
+)
+"""Those whose pixels are read."""
+
+MAX_READS: Final = 50_000
+"""A photograph has some hundred data elements, each read in two or three parts; a sequence of
+millions of items would take gigabytes."""
+
+MAX_OTHER_BYTES: Final = 1024 * 1024
+"""What a deflated object may hold beside its pixels."""
+
+_META_START: Final = 132
+_META_GROUP: Final = 0x0002
+
+
+class _MeteredReader(io.BytesIO):
+    """Bytes that can be read so often: each data element and each item takes a read or more."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._reads_left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As every file's, until there were too many."""
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise ImageCorruptError(
+                "The DICOM object has more data elements than any photograph needs, some ten "
+                "thousand. Send the image alone, without what was added to it."
+            )
+        return super().read(size)
+
+
+def read_object(data: bytes, limits: ImageLimits) -> Dataset:
+    """Read a DICOM file (PS3.10) of a transfer syntax whose pixels can be read.
+
+    Args:
+        data: The file's bytes, of any origin.
+        limits: Bounds on pixels, which bound what a deflated object may hold.
+
+    Returns:
+        Its data elements, mostly unread yet, with `file_meta`. Nothing in them is checked.
+
+    Raises:
+        ImageFormatError: Another transfer syntax.
+        ImageCorruptError: The bytes cannot be read as one, or have too many data elements.
+    """
+    try:
+        return _read(data, limits)
+    except DermHybridError:
+        raise
+    except Exception as error:  # a parser may raise anything on hostile bytes
+        raise ImageCorruptError(
+            "The file begins as DICOM and its data elements cannot be read: it is truncated or "
+            "damaged. Export or transfer it again."
+        ) from error
+
+
+def known_name(uid: object) -> str:
+    """A UID's name where the standard has it; never the value, which may hold anything."""
+    value = UID(str(uid))
+    # A UID that the standard does not have is its own name.
+    return value.name if value.name != str(uid) else "none of the standard's"
+
+
+def _read(data: bytes, limits: ImageLimits) -> Dataset:
+    reader = _MeteredReader(data)
+    reader.seek(_META_START)
+    meta = FileMetaDataset(
+        read_dataset(reader, is_implicit_VR=False, is_little_endian=True, stop_when=_is_after_meta)
+    )
+    syntax = UID(str(meta.get("TransferSyntaxUID", "")))
+    if syntax not in TRANSFER_SYNTAXES:
+        raise ImageFormatError(
+            f"The DICOM object's transfer syntax is {known_name(syntax)}; expected one of "
+            f"{', '.join(known.name for known in TRANSFER_SYNTAXES)}. Let the sender convert it."
+        )
+    if syntax == DeflatedExplicitVRLittleEndian:
+        reader = _MeteredReader(_inflate(data[reader.tell() :], limits))
+        meta.TransferSyntaxUID = syntax = ExplicitVRLittleEndian
+    dataset = read_dataset(reader, is_implicit_VR=syntax.is_implicit_VR, is_little_endian=True)
+    dataset.file_meta = meta
+    return dataset
+
+
+def _is_after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag.group != _META_GROUP
+
+
+def _inflate(deflated: bytes, limits: ImageLimits) -> bytes:
+    """Undo the deflation of PS3.5, section A.5, up to what a picture may hold."""
+    most = 3 * limits.max_pixels + MAX_OTHER_BYTES
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = stream.decompress(deflated, most + 1)
+    if len(inflated) > most:
+        raise ImageCorruptError(
+            f"The deflated DICOM object holds more than {most:,} bytes, which no picture of "
+            f"{limits.max_pixels:,} pixels needs. Send a smaller picture, or one frame."
+        )
+    if not stream.eof:
+        raise ImageCorruptError(
+            "The deflated DICOM object ends too early: it is truncated. Transfer it again."
+        )
+    return inflated
