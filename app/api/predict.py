@@ -1,6 +1,7 @@
 """`POST /predict`: one image in, one traceable answer out."""
 
 import base64
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
 from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, TtaDep, UploadDep
+from app.api.fhir_answers import ContextDep, render_bundle
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
@@ -23,9 +25,13 @@ from app.domain.uploads import Upload, read_upload
 from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
+from app.interop.fhir_codes import FHIR_MEDIA_TYPE
 from app.telemetry import request_id
 
 router = APIRouter(tags=["prediction"])
+
+Render = Callable[[Upload, Judged, HeatmapSchema | None], bytes]
+"""Writes down what was found in an image; blocks the calling thread."""
 
 NO_CLASS: Final = "none"
 """Label of rejected answers in the metrics."""
@@ -45,7 +51,14 @@ _REQUEST_BODY: Final[dict[str, Any]] = {
         **{media_type: {"schema": _BINARY} for media_type in sorted(set(MEDIA_TYPES.values()))},
     },
 }
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {
+            FHIR_MEDIA_TYPE: {
+                "schema": {"type": "object", "description": "A FHIR R4 transaction Bundle."}
+            }
+        }
+    },
     400: {"model": Problem, "description": "A multipart body that is none."},
     404: {"model": Problem, "description": "No loaded model has that name."},
     413: {"model": Problem, "description": "Too many bytes."},
@@ -60,7 +73,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     "/predict",
     summary="Classify a dermatoscopic image",
     response_model=PredictionResponse,
-    responses=_PROBLEMS,
+    responses=_RESPONSES,
     openapi_extra={"requestBody": _REQUEST_BODY},
 )
 async def predict(
@@ -68,11 +81,29 @@ async def predict(
     model: ModelDep,
     heatmap: HeatmapDep,
     upload: UploadDep,
+    context: ContextDep,
     tta: TtaDep = False,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    body = await answer_image(services, model, upload, heatmap, tta=tta)
-    return Response(body, media_type="application/json")
+    render: Render
+    render, media_type = render_json, "application/json"
+    if context is not None:
+        render, media_type = partial(render_bundle, upload, context), FHIR_MEDIA_TYPE
+    body = await answer_image(services, model, upload, heatmap, tta=tta, render=render)
+    return Response(body, media_type=media_type, headers={"Vary": "Accept"})
+
+
+def render_json(image: Upload, judged: Judged, heatmap: HeatmapSchema | None) -> bytes:
+    """A `PredictionResponse` as JSON; blocks the calling thread."""
+    return to_json(
+        PredictionResponse(
+            request_id=request_id.get(),
+            model=model_reference(judged.model),
+            heatmap=heatmap,
+            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
+            **dict(present_answer(judged)),
+        )
+    )
 
 
 async def answer_image(
@@ -83,6 +114,7 @@ async def answer_image(
     *,
     tta: bool,
     index: int | None = None,
+    render: Render = render_json,
 ) -> bytes:
     """Decode, classify, explain and count one image.
 
@@ -93,9 +125,10 @@ async def answer_image(
         heatmap: Which heatmap; None for an answer without one.
         tta: Measure the uncertainty over the picture's symmetries.
         index: The image's place in a batch; None outside of one.
+        render: Writes the answer down; may block.
 
     Returns:
-        A `PredictionResponse` as JSON.
+        What `render` makes of the answer.
 
     Raises:
         DermHybridError: The image or the model cannot give an answer.
@@ -118,7 +151,7 @@ async def answer_image(
         await services.auditor.record(upload, image, judged, index, services.image_threads)
     services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
-    body = await timed("explain", services.image_threads, _render, image, judged, heatmap)
+    body = await timed("explain", services.image_threads, _render, image, judged, heatmap, render)
     services.metrics.count_answer(
         model.manifest,
         judged.decision.action,
@@ -136,17 +169,14 @@ async def _ask_symmetries(model: Served, image: RgbImage, prediction: Prediction
     return measure_uncertainty(np.stack([prediction.probabilities, *others]))
 
 
-def _render(image: Upload, judged: Judged, request: HeatmapRequest | None) -> bytes:
+def _render(
+    image: Upload,
+    judged: Judged,
+    request: HeatmapRequest | None,
+    render: Render,
+) -> bytes:
     heatmap = _draw_heatmap(image, judged, request) if request and not judged.rejected else None
-    return to_json(
-        PredictionResponse(
-            request_id=request_id.get(),
-            model=model_reference(judged.model),
-            heatmap=heatmap,
-            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
-            **dict(present_answer(judged)),
-        )
-    )
+    return render(image, judged, heatmap)
 
 
 def _draw_heatmap(image: Upload, judged: Judged, request: HeatmapRequest) -> HeatmapSchema:
