@@ -20,6 +20,7 @@ from app.api.auditor import Auditor
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
+from app.api.fhir_errors import SpeakFhir
 from app.api.guard import Guard, check_requirements
 from app.api.middleware import Admit, LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
@@ -140,6 +141,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admit, doors=doors)
     app.add_middleware(Guard, authenticator=authenticator, quota=quota)
     app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(SpeakFhir)
     return app
 
 

@@ -22,6 +22,7 @@ from app.api.deps import (
     TtaDep,
     UploadDep,
 )
+from app.api.fhir_answers import ContextDep, render_bundle
 from app.api.guard import requires
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
@@ -35,12 +36,16 @@ from app.domain.uploads import Upload
 from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
+from app.interop.fhir_codes import FHIR_MEDIA_TYPE
 from app.interop.uploads import DICOM_MEDIA_TYPE, read_any_upload
 from app.telemetry import request_id
 
 Result = TypeVar("Result")
 
 router = APIRouter(tags=["prediction"], dependencies=[requires(Scope.PREDICT)])
+
+Render = Callable[[Upload, Judged, HeatmapSchema | None], bytes]
+"""Writes down what was found in an image; blocks the calling thread."""
 
 NO_CLASS: Final = "none"
 """Label of rejected answers in the metrics."""
@@ -63,7 +68,14 @@ _REQUEST_BODY: Final[dict[str, Any]] = {
         },
     },
 }
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "content": {
+            FHIR_MEDIA_TYPE: {
+                "schema": {"type": "object", "description": "A FHIR R4 transaction Bundle."}
+            }
+        }
+    },
     400: {"model": Problem, "description": "A multipart body that is none."},
     404: {"model": Problem, "description": "No loaded model has that name."},
     413: {"model": Problem, "description": "Too many bytes."},
@@ -78,7 +90,7 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     "/predict",
     summary="Classify a dermatoscopic image",
     response_model=PredictionResponse,
-    responses=_PROBLEMS,
+    responses=_RESPONSES,
     openapi_extra={"requestBody": _REQUEST_BODY},
 )
 async def predict(
@@ -86,13 +98,31 @@ async def predict(
     model: ModelDep,
     heatmap: HeatmapDep,
     upload: UploadDep,
+    context: ContextDep,
     tta: TtaDep = False,
     frame: FrameDep = None,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
+    render: Render
+    render, media_type = render_json, "application/json"
+    if context is not None:
+        render, media_type = partial(render_bundle, upload, context), FHIR_MEDIA_TYPE
     question = Question(tta=tta, frame=frame)
-    body = await answer_image(services, model, upload, heatmap, question)
-    return Response(body, media_type="application/json")
+    body = await answer_image(services, model, upload, heatmap, question, render)
+    return Response(body, media_type=media_type, headers={"Vary": "Accept"})
+
+
+def render_json(image: Upload, judged: Judged, heatmap: HeatmapSchema | None) -> bytes:
+    """A `PredictionResponse` as JSON; blocks the calling thread."""
+    return to_json(
+        PredictionResponse(
+            request_id=request_id.get(),
+            model=model_reference(judged.model),
+            heatmap=heatmap,
+            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
+            **dict(present_answer(judged)),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +146,9 @@ async def answer_image(
     upload: bytes,
     heatmap: HeatmapRequest | None,
     question: Question,
+    render: Render = render_json,
 ) -> bytes:
-    """Answer one image with a `PredictionResponse` as JSON.
+    """Answer one image in writing, under its heatmap.
 
     Args:
         services: The application's parts.
@@ -125,11 +156,16 @@ async def answer_image(
         upload: The file's bytes, of any origin.
         heatmap: Which heatmap; None for an answer without one.
         question: What else is asked.
+        render: Writes the answer down; may block.
+
+    Returns:
+        What `render` makes of the answer.
 
     Raises:
         DermHybridError: The image or the model cannot give an answer.
     """
-    return await answer_upload(services, model, upload, question, partial(_render, request=heatmap))
+    draw = partial(_render, request=heatmap, render=render)
+    return await answer_upload(services, model, upload, question, draw)
 
 
 async def answer_upload(
@@ -188,17 +224,14 @@ async def _ask_symmetries(model: Served, image: RgbImage, prediction: Prediction
     return measure_uncertainty(np.stack([prediction.probabilities, *others]))
 
 
-def _render(image: Upload, judged: Judged, request: HeatmapRequest | None) -> bytes:
+def _render(
+    image: Upload,
+    judged: Judged,
+    request: HeatmapRequest | None,
+    render: Render,
+) -> bytes:
     heatmap = _draw_heatmap(image, judged, request) if request and not judged.rejected else None
-    return to_json(
-        PredictionResponse(
-            request_id=request_id.get(),
-            model=model_reference(judged.model),
-            heatmap=heatmap,
-            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
-            **dict(present_answer(judged)),
-        )
-    )
+    return render(image, judged, heatmap)
 
 
 def _draw_heatmap(image: Upload, judged: Judged, request: HeatmapRequest) -> HeatmapSchema:

@@ -18,43 +18,10 @@ from app.domain.labels import LABELS
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.main import create_app
 from app.settings import Settings
-from tests.tiny_artifact import write_tiny_artifact
-from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules, write_tiny_ensemble
 from training.synthetic import draw_lesion
 
 GREEN = encode_png(np.full((240, 320, 3), (10, 240, 10), np.uint8))
 """Far from grey, which is all that the tiny models' training images span."""
-
-
-@pytest.fixture(scope="module")
-def ruled_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models with rules, one of them with attention, and their ensemble."""
-    models = tmp_path_factory.mktemp("ruled")
-    rules = tiny_rules(min_confidence=0.1, max_set_size=7, novelty=0.5)
-    members = [
-        write_tiny_artifact(
-            models,
-            name,
-            attention=attention,
-            seed=seed,
-            calibration=tiny_calibration(tiny_point(threshold=1.0)),
-            decision=rules,
-        )
-        for seed, (name, attention) in enumerate((("light", False), ("heavy", True)), start=1)
-    ]
-    write_tiny_ensemble(
-        models,
-        members,
-        (0.25, 0.75),
-        rules=tiny_rules(
-            min_confidence=0.1,
-            max_set_size=7,
-            novelty=1.0,
-            num_components=None,
-            max_disagreement=1.0,
-        ),
-    )
-    return models
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,155 @@
+"""Answers as FHIR Bundles: who asks for one, what it is about, and how it is made."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Annotated, Final, Literal
+
+from fastapi import Depends, Header, Query, Request
+from pydantic_core import to_json
+
+from app.api.schemas import HeatmapSchema
+from app.domain.heatmap_checks import HeatmapFlag
+from app.domain.labels import LABELS
+from app.domain.uploads import Upload
+from app.inference.judge import Judged
+from app.interop.fhir_bundle import make_bundle
+from app.interop.fhir_codes import FHIR_MEDIA_TYPE
+from app.interop.fhir_finding import Classified, Finding, ModelIdentity, Overlay
+from app.interop.fhir_references import REFERENCE_PATTERNS, Context
+from app.telemetry import request_id
+
+FHIR_PREFIX: Final = "/fhir/"
+_FLAG_WORDS: Final = {
+    HeatmapFlag.BLANK: "the map is all zero.",
+    HeatmapFlag.BORDER_DOMINATED: "most of it lies at the picture's border.",
+    HeatmapFlag.OFF_LESION: "little of it lies on the lesion.",
+}
+
+AnswerFormat = Literal["json", "fhir"]
+
+
+def wants_fhir(request: Request) -> bool:
+    """Whether the answer, or the problem in its place, is to be FHIR.
+
+    The query's `format` counts before the header `Accept`.
+    """
+    if request.url.path.startswith(FHIR_PREFIX):
+        return True
+    if request.url.path != "/predict":
+        return False
+    asked = request.query_params.get("format")
+    if asked is not None:
+        return asked == "fhir"
+    accepted = dict(map(_preference, ",".join(request.headers.getlist("accept")).split(",")))
+    fhir = accepted.get(FHIR_MEDIA_TYPE, 0.0)
+    return fhir > 0.0 and fhir >= accepted.get("application/json", 0.0)
+
+
+def _preference(part: str) -> tuple[str, float]:
+    """A media range of an `Accept` header, and its quality."""
+    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    try:
+        qualities = [float(p[2:]) for p in parameters if p.startswith("q=")]
+    except ValueError:
+        qualities = [0.0]
+    return name, qualities[0] if qualities else 1.0
+
+
+def _reference(kind: str, what: str) -> object:
+    return Header(
+        description=f"{what}, as a FHIR reference; in FHIR answers only.",
+        pattern=REFERENCE_PATTERNS[kind],
+        examples=[f"{kind}/123"],
+    )
+
+
+async def get_context(
+    request: Request,
+    answer_format: Annotated[
+        AnswerFormat | None,
+        Query(
+            alias="format",
+            description="`fhir`: a FHIR R4 transaction Bundle, as `Accept: application/fhir+json` "
+            "asks for too.",
+        ),
+    ] = None,
+    x_fhir_subject: Annotated[str | None, _reference("Patient", "Whose lesion it is")] = None,
+    x_fhir_encounter: Annotated[str | None, _reference("Encounter", "When it was seen")] = None,
+    x_fhir_imaging_study: Annotated[
+        str | None, _reference("ImagingStudy", "Where the image is from")
+    ] = None,
+    x_fhir_based_on: Annotated[str | None, _reference("ServiceRequest", "Who asked for it")] = None,
+) -> Context | None:
+    """What a FHIR answer is about; None where plain JSON is asked for.
+
+    References are headers: a query is written into the logs of every proxy on the way.
+    """
+    del answer_format  # `wants_fhir` reads it: failures before this one need it too
+    context = Context(x_fhir_subject, x_fhir_encounter, x_fhir_imaging_study, x_fhir_based_on)
+    return context if wants_fhir(request) else None
+
+
+ContextDep = Annotated[Context | None, Depends(get_context)]
+
+
+def render_bundle(
+    data: bytes, context: Context, upload: Upload, judged: Judged, heatmap: HeatmapSchema | None
+) -> bytes:
+    """A FHIR transaction Bundle as JSON; blocks the calling thread.
+
+    Args:
+        data: The uploaded bytes; only their hash is written.
+        context: What the image belongs to.
+        upload: The image.
+        judged: The answer.
+        heatmap: Of the answer, where there is one.
+    """
+    model = judged.model
+    finding = Finding(
+        request_id=request_id.get(),
+        given_at=datetime.now(UTC),
+        upload_sha256=sha256(data).hexdigest(),
+        model=ModelIdentity(
+            model.manifest.name,
+            model.manifest.version,
+            model.manifest.title,
+            model.digest,
+            model.runtime,
+            tuple(
+                (member.qualified_name, member.digest)
+                for member in model.members
+                if member is not model
+            ),
+        ),
+        decision=judged.decision,
+        quality_issues=judged.quality.issues,
+        classified=None if judged.rejected else _classified(judged),
+        overlay=None if heatmap is None else _overlay(upload, heatmap),
+        context=context,
+    )
+    return to_json(make_bundle(finding))
+
+
+def _classified(judged: Judged) -> Classified:
+    prediction = judged.prediction
+    return Classified(
+        predicted=prediction.predicted,
+        confidence=prediction.confidence,
+        calibrated=judged.model.manifest.calibration is not None,
+        probabilities=dict(zip(LABELS, prediction.probabilities.tolist(), strict=True)),
+        disagreement=prediction.disagreement,
+        uncertainty=judged.uncertainty,
+    )
+
+
+def _overlay(upload: Upload, heatmap: HeatmapSchema) -> Overlay:
+    height, width = upload.picture.shape[:2]
+    of_class = f" of {heatmap.explained_class}" if heatmap.explained_class else ""
+    return Overlay(
+        heatmap.media_type,
+        heatmap.overlay,
+        width,
+        height,
+        f"Heatmap ({heatmap.method}{of_class}) of {heatmap.model} over the image",
+        tuple(_FLAG_WORDS[flag] for flag in heatmap.flags),
+    )
