@@ -15,11 +15,13 @@ from app.domain.errors import AccessConfigurationError, DermHybridError
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.uploads import to_upload
 from app.settings import Settings
 from app.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from app.inference.judge import Judged
+    from app.inference.registry import Loaded
 
 main = typer.Typer(
     help=f"Class probabilities for dermatoscopic images. {RESEARCH_USE_NOTICE}",
@@ -66,8 +68,6 @@ def predict(
     from app.inference.explain import explain
     from app.inference.files import Refused, classify, expand
     from app.inference.judge import judge
-    from app.inference.registry import load_registry
-    from app.inference.runtimes import engine_maker
 
     settings = Settings()
     errors = Console(stderr=True)
@@ -79,9 +79,7 @@ def predict(
             raise DermHybridError(
                 "Two images have the same name; their overlays would be one file."
             )
-        make_engine = engine_maker(settings.runtime, settings.model_threads)
-        registry = load_registry(settings.models_dir, settings.default_model, make_engine)
-        chosen = registry.default if model is None else registry.get(model)
+        chosen = _load_model(settings, model)
     except (DermHybridError, OSError) as error:
         _complain(errors, str(error))
         raise typer.Exit(1) from error
@@ -144,6 +142,44 @@ def create_api_key(
         raise typer.Exit(1) from error
 
 
+@main.command()
+def dicom(
+    photograph: Annotated[Path, typer.Argument(help="A DICOM file.", exists=True, dir_okay=False)],
+    output: Annotated[Path, typer.Option(help="Folder for the results, UID.dcm.")],
+    frame: Annotated[int | None, typer.Option(help="Which one of several, from 1.", min=1)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model name, or name@version; else the default.")
+    ] = None,
+) -> None:
+    """Answer a DICOM photograph with a structured report and a heatmap in its study."""
+    from app.inference.judge import judge
+
+    settings = Settings()
+    limits = settings.image_limits()
+    try:
+        try:
+            from app.api.dicom_results import make_results, to_file
+            from app.interop.dicom_pixels import read_photograph
+        except ImportError as error:
+            raise DermHybridError("This needs the extra `interop` (docs/integrations).") from error
+        with photograph.open("rb") as file:
+            read = read_photograph(file.read(limits.max_bytes + 1), limits, frame)
+        upload = to_upload(read.decoded, settings.max_overlay_side)
+        chosen = _load_model(settings, model)
+        prediction = chosen.predict_batch(upload.model_input[None])[0]
+        judged = judge(chosen, prediction, upload.quality, settings.gates())
+        results = make_results(read.dataset, read.named_frame, upload, judged)
+    except (DermHybridError, OSError) as error:
+        _complain(Console(stderr=True), str(error))
+        raise typer.Exit(1) from error
+    output.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        path = output / f"{result.SOPInstanceUID}.dcm"
+        path.write_bytes(to_file(result))
+        typer.echo(f"{result.Modality} {path}")
+    typer.echo(f"{judged.decision.sentence} {RESEARCH_USE_NOTICE}")
+
+
 @audit.command("verify")
 def verify_audit(
     directory: Annotated[
@@ -197,6 +233,20 @@ def report_audit(
         typer.echo(json.dumps(to_json(reports, measured), indent=2))
     else:
         typer.echo(f"{to_text(reports, measured)}\n\n{RESEARCH_USE_NOTICE}")
+
+
+def _load_model(settings: Settings, name: str | None) -> "Loaded":
+    """A model by its name, or the default one.
+
+    Raises:
+        DermHybridError: There is none, or it must not be served.
+    """
+    from app.inference.registry import load_registry
+    from app.inference.runtimes import engine_maker
+
+    make_engine = engine_maker(settings.runtime, settings.model_threads)
+    registry = load_registry(settings.models_dir, settings.default_model, make_engine)
+    return registry.default if name is None else registry.get(name)
 
 
 def _cells(judged: "Judged") -> list[str]:

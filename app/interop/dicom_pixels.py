@@ -67,6 +67,11 @@ class Photograph:
     num_frames: int
     decoded: DecodedImage
 
+    @property
+    def named_frame(self) -> int | None:
+        """The frame, where there are several to be told apart."""
+        return self.frame if self.num_frames > 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Layout:

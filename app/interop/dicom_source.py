@@ -1,0 +1,123 @@
+"""What a result takes over from the photograph that it is about, and the identifiers of results."""
+
+import re
+import uuid
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pydicom.valuerep import DA, TM, PersonName
+
+from app.domain.errors import ImageCorruptError
+from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
+
+Kind = Literal["report", "heatmap", "report-series", "heatmap-series", "group", "observer"]
+
+_NAMESPACE: Final = uuid.UUID("0c1a3b7e-6d54-5f0e-9a52-6a5f5ed1c5b1")
+"""Drawn once for this project; a change of it changes every result's identifiers."""
+
+_TEXTS: Final[dict[str, int]] = {"PatientID": 64, "AccessionNumber": 16, "StudyID": 16}
+"""Longest values of the value representations LO and SH (PS3.5, section 6.2)."""
+
+_NAMES: Final = ("PatientName", "ReferringPhysicianName")
+_SEXES: Final = frozenset({"M", "F", "O"})
+_LOSSY: Final = (
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes two answers the same one; results of the same answer have the same identifiers.
+
+    Attributes:
+        digest: SHA-256 of the model.
+        runtime: What ran it: its 8-bit form answers differently.
+        action: What is to become of the answer, which depends on settings as well.
+        frame: Of the photograph, from 1.
+    """
+
+    digest: str
+    runtime: str
+    action: str
+    frame: int
+
+
+def derive_uid(source_uid: str, identity: Identity, kind: Kind) -> UID:
+    """The identifier of a result, the same each time (PS3.5, annex B.2: a UUID under 2.25).
+
+    Args:
+        source_uid: SOP Instance UID of the photograph; Series Instance UID for a series; empty
+            for the observer.
+        identity: Of the answer. Series and observer take no more of it than digest and runtime.
+        kind: What is named.
+    """
+    parts = [kind, source_uid, identity.digest, identity.runtime]
+    if kind in ("report", "heatmap", "group"):
+        parts += [identity.action, str(identity.frame)]
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}")
+
+
+def take_over(photograph: Dataset) -> Dataset:
+    """The elements of a photograph that its results share: patient, study, and who it is.
+
+    Args:
+        photograph: From `read_object`, nothing in it checked.
+
+    Returns:
+        A dataset of these elements alone, in UTF-8. What breaks the standard is left empty, the
+        identifiers excepted: without them a result would belong to nothing.
+
+    Raises:
+        ImageCorruptError: An identifier is missing or none.
+    """
+    source = Dataset()
+    source.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        uid = UID(str(_value(photograph, keyword)))
+        if not uid.is_valid:
+            raise ImageCorruptError(
+                f"The DICOM object's {keyword} is missing or none. Export it again."
+            )
+        setattr(source, keyword, uid)
+    for keyword, longest in _TEXTS.items():
+        setattr(source, keyword, _text(_value(photograph, keyword), longest))
+    for keyword in _NAMES:
+        setattr(source, keyword, PersonName(_text(_value(photograph, keyword), 3 * 64)))
+    sex = _text(_value(photograph, "PatientSex"), 16)
+    source.PatientSex = sex if sex in _SEXES else ""
+    for keyword in ("PatientBirthDate", "StudyDate"):
+        setattr(source, keyword, _moment(DA, _value(photograph, keyword)))
+    source.StudyTime = _moment(TM, _value(photograph, "StudyTime"))
+    number = _value(photograph, "InstanceNumber")
+    source.InstanceNumber = number if isinstance(number, int) and 0 < number < 2**31 else 1
+    if _value(photograph, "LossyImageCompression") == "01":
+        for keyword in _LOSSY:
+            if keyword in photograph:
+                setattr(source, keyword, _value(photograph, keyword))
+    return source
+
+
+def _value(dataset: Dataset, keyword: str) -> object:
+    try:
+        return dataset.get(keyword)
+    except Exception:  # noqa: BLE001  a value that cannot be read is none
+        return None
+
+
+def _text(value: object, longest: int) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= longest and not _CONTROL.search(text) else ""
+
+
+def _moment(kind: type[DA] | type[TM], value: object) -> str:
+    text = _text(value, 28)
+    try:
+        kind(text)
+    except Exception:  # noqa: BLE001  as above
+        return ""
+    return text

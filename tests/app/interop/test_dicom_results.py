@@ -1,0 +1,231 @@
+"""Results are valid DICOM objects of the photograph's study that say what the answer says."""
+
+import io
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from app.domain.decision import Action, Reason
+from app.domain.errors import ImageCorruptError
+from app.domain.images import DEFAULT_LIMITS
+from app.domain.labels import CLASSES, LABELS, DiagnosticClass
+from app.domain.notice import RESEARCH_USE_NOTICE
+from app.interop.dicom_capture import CAPTION, make_capture
+from app.interop.dicom_files import read_object
+from app.interop.dicom_report import Algorithm, ReportedAnswer, make_report
+from app.interop.dicom_source import take_over
+from tests.dicom_photographs import PATIENT_NAME, lesion, make_dataset, to_bytes
+from tests.programs import require_program
+
+ALGORITHM = Algorithm("tiny", 3, "ab" * 32, "openvino", "0.1.0")
+PROBABILITIES = np.random.default_rng(5).dirichlet(np.ones(7)).astype(np.float32)
+OVERLAY = lesion(3)
+
+
+def make_answer(
+    predicted: DiagnosticClass = CLASSES[5],
+    algorithm: Algorithm = ALGORITHM,
+    action: Action = Action.REFER,
+    frame: int | None = None,
+) -> ReportedAnswer:
+    return ReportedAnswer(
+        algorithm,
+        frame,
+        action,
+        (Reason.MALIGNANCY, Reason.LARGE_SET),
+        "A specialist has to look at this picture.",
+        calibrated=True,
+        probabilities=dict(zip(LABELS, PROBABILITIES.tolist(), strict=True)),
+        predicted=predicted,
+    )
+
+
+REJECTED = ReportedAnswer(
+    ALGORITHM,
+    None,
+    Action.REJECT,
+    tuple(Reason),
+    "No answer is given for this picture.",
+    calibrated=True,
+    probabilities=None,
+    predicted=None,
+)
+
+
+def make_source(**elements: Any) -> Dataset:
+    return take_over(read_object(to_bytes(make_dataset(**elements)), DEFAULT_LIMITS))
+
+
+def written(result: Dataset) -> Dataset:
+    buffer = io.BytesIO()
+    result.save_as(buffer, enforce_file_format=True)
+    return pydicom.dcmread(io.BytesIO(buffer.getvalue()))
+
+
+def items(node: Dataset) -> list[Dataset]:
+    children = list(node.get("ContentSequence", []))
+    return children + [item for child in children for item in items(child)]
+
+
+def meanings(report: Dataset) -> dict[str, list[Any]]:
+    """The values of a report by their concept's meaning."""
+    found: dict[str, list[Any]] = {}
+    for item in items(report):
+        if "ConceptNameCodeSequence" not in item:
+            continue
+        value: Any = item.get("TextValue")
+        if "MeasuredValueSequence" in item:
+            value = item.MeasuredValueSequence[0].FloatingPointValue
+        if "ConceptCodeSequence" in item:
+            code = item.ConceptCodeSequence[0]
+            value = (code.get("CodeValue") or code.LongCodeValue, code.CodingSchemeDesignator)
+        found.setdefault(item.ConceptNameCodeSequence[0].CodeMeaning, []).append(value)
+    return found
+
+
+def assert_valid(result: Dataset, path: Path) -> None:
+    result.save_as(path, enforce_file_format=True)
+    process = subprocess.run(
+        [require_program("dciodvfy"), path], capture_output=True, text=True, check=False
+    )
+    assert "Error" not in process.stdout + process.stderr
+
+
+@pytest.mark.parametrize("lossy", ["00", "01"])
+@pytest.mark.parametrize("predicted", CLASSES, ids=LABELS)
+def test_results_break_no_rule_of_the_standard(
+    tmp_path: Path, predicted: DiagnosticClass, lossy: str
+) -> None:
+    source, answer = make_source(LossyImageCompression=lossy), make_answer(predicted)
+    assert_valid(make_report(source, answer), tmp_path / "report.dcm")
+    assert_valid(make_capture(source, answer, OVERLAY, "Grad-CAM"), tmp_path / "heatmap.dcm")
+    assert_valid(make_report(source, REJECTED), tmp_path / "rejected.dcm")
+
+
+def test_a_report_says_what_the_answer_does() -> None:
+    source = make_source()
+    report = written(make_report(source, make_answer()))
+    found = meanings(report)
+    for diagnostic_class, probability in zip(CLASSES, PROBABILITIES.tolist(), strict=True):
+        name = diagnostic_class.name.split(" (")[0].lower()
+        assert found[f"Probability of {name}"] == [probability]
+    assert found["Probability of the most probable class"] == [float(PROBABILITIES[5])]
+    assert found["Most probable class"] == [("nv", "99DERMHYBRID")]
+    assert found["Most probable class in SNOMED CT"] == [("400096001", "SCT")]
+    assert found["Decision on the answer"] == [("refer", "99DERMHYBRID")]
+    assert [code for code, _ in found["Reason of the decision"]] == ["malignancy", "large-set"]
+    assert found["Probabilities are calibrated"] == [("373066001", "SCT")]
+    assert found["Algorithm Name"] == ["tiny"]
+    assert found["Algorithm Version"] == ["3"]
+    assert f"Model SHA-256: {ALGORITHM.digest}" in found["Algorithm Parameters"]
+    assert found["Comment"] == ["A specialist has to look at this picture.", RESEARCH_USE_NOTICE]
+    assert (report.PreliminaryFlag, report.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
+    (image,) = [item for item in items(report) if item.ValueType == "IMAGE"]
+    reference = image.ReferencedSOPSequence[0]
+    assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert "ReferencedFrameNumber" not in reference
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("bkl", "Commonest diagnosis of the most probable class"), ("df", None)],
+)
+def test_a_code_claims_no_more_than_it_means(label: str, expected: str | None) -> None:
+    predicted = CLASSES[LABELS.index(label)]
+    found = meanings(make_report(make_source(), make_answer(predicted)))
+    assert found["Most probable class"] == [(label, "99DERMHYBRID")]
+    assert "Most probable class in SNOMED CT" not in found
+    names = [name for name in found if name.startswith("Commonest")]
+    assert names == ([expected] if expected else [])
+
+
+def test_a_rejected_answer_has_a_report_without_classes() -> None:
+    report = make_report(make_source(), REJECTED)
+    found = meanings(report)
+    assert found["Decision on the answer"] == [("reject", "99DERMHYBRID")]
+    assert len(found["Reason of the decision"]) == len(Reason)
+    assert found["Comment"][0] == "No answer is given for this picture."
+    assert not [item for item in items(report) if item.ValueType == "NUM"]
+    assert not [name for name in found if "robab" in name or "iagnos" in name]
+
+
+def test_results_belong_to_the_photographs_study() -> None:
+    photograph = make_dataset(InstanceNumber=7, PatientName="Müller^Jürgen")
+    source = take_over(read_object(to_bytes(photograph), DEFAULT_LIMITS))
+    for result in (
+        written(make_report(source, make_answer())),
+        written(make_capture(source, make_answer(), OVERLAY, "Grad-CAM")),
+    ):
+        for keyword in (
+            *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
+            *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+            *("ReferringPhysicianName", "InstanceNumber"),
+        ):
+            assert result[keyword].value == photograph[keyword].value, keyword
+        assert result.SeriesInstanceUID != photograph.SeriesInstanceUID
+        assert result.SOPInstanceUID != photograph.SOPInstanceUID
+        assert "research" in result.SeriesDescription
+
+
+def test_the_heatmap_is_the_overlay_above_its_caption() -> None:
+    source = make_source()
+    capture = written(make_capture(source, make_answer(frame=2), OVERLAY, "Grad-CAM of nv"))
+    assert capture.SOPClassUID == SecondaryCaptureImageStorage
+    pixels = capture.pixel_array
+    np.testing.assert_array_equal(pixels[: OVERLAY.shape[0]], OVERLAY)
+    strip = pixels[OVERLAY.shape[0] :]
+    assert 0.01 < (strip > 128).mean() < 0.5
+    assert CAPTION in capture.DerivationDescription
+    (reference,) = capture.SourceImageSequence
+    assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert reference.ReferencedFrameNumber == 2
+
+
+def test_the_same_answer_has_the_same_identifiers_and_another_one_has_not() -> None:
+    source = make_source()
+
+    def identifiers(source: Dataset, answer: ReportedAnswer) -> tuple[str, str]:
+        return (
+            make_report(source, answer).SOPInstanceUID,
+            make_capture(source, answer, OVERLAY, "").SOPInstanceUID,
+        )
+
+    again = take_over(source)
+    assert identifiers(source, make_answer()) == identifiers(again, make_answer())
+    others = [
+        identifiers(make_source(), make_answer()),
+        identifiers(source, make_answer(action=Action.REPORT)),
+        identifiers(source, make_answer(frame=2)),
+        identifiers(source, make_answer(algorithm=Algorithm("tiny", 3, "cd" * 32, "x", "1"))),
+        identifiers(source, make_answer(algorithm=Algorithm("tiny", 3, "ab" * 32, "x", "1"))),
+    ]
+    all_of_them = {uid for pair in [identifiers(source, make_answer()), *others] for uid in pair}
+    assert len(all_of_them) == 12
+    assert all(len(uid) <= 64 for uid in all_of_them)
+
+
+def test_what_breaks_the_standard_is_not_taken_over(tmp_path: Path) -> None:
+    photograph = make_dataset()
+    photograph.PatientBirthDate, photograph.StudyTime = "long ago", "noon"
+    photograph.PatientSex, photograph.PatientID = "unknown", "x" * 65
+    photograph.add_new("InstanceNumber", "LO", "first")
+    source = take_over(read_object(to_bytes(photograph), DEFAULT_LIMITS))
+    assert (source.PatientBirthDate, source.StudyTime, source.PatientSex) == ("", "", "")
+    assert (source.PatientID, source.InstanceNumber) == ("", 1)
+    assert source.PatientName == PATIENT_NAME
+    assert_valid(make_report(source, make_answer()), tmp_path / "report.dcm")
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("value", ["", "no uid", "1.2." + "3" * 70])
+def test_a_photograph_without_identifiers_has_no_results(keyword: str, value: str) -> None:
+    dataset = read_object(to_bytes(make_dataset()), DEFAULT_LIMITS)
+    dataset.add_new(keyword, "LO", value)
+    with pytest.raises(ImageCorruptError, match=f"{keyword} is missing or none"):
+        take_over(dataset)
