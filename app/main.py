@@ -13,16 +13,17 @@ from fastapi import FastAPI
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
 from app.access.tokens import TokenVerifier
-from app.api import admin, batch, models, operations, predict
+from app.api import admin, batch, fhir, models, operations, predict
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
+from app.api.fhir_answers import FHIR_PREFIX
 from app.api.fhir_errors import SpeakFhir
 from app.api.guard import Guard, check_requirements
-from app.api.middleware import Admit, LimitBody, LimitTime, Observe
+from app.api.middleware import MULTIPART_OVERHEAD_BYTES, Admit, LimitBody, LimitTime, Observe
 from app.api.openapi import describe_problems
 from app.audit import AuditLog, AuditQueue
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -31,6 +32,7 @@ from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
 from app.inference.runtimes import engine_maker
+from app.interop.fhir_conformance import OPERATION_PATH
 from app.settings import Settings
 from app.telemetry import Metrics
 
@@ -57,8 +59,10 @@ def create_app(settings: Settings) -> FastAPI:
         max_waiting=settings.max_predictions_in_progress
         + settings.max_batches_in_progress * settings.max_batch_size,
     )
+    predictions = Admission(settings.max_predictions_in_progress)
     doors = {
-        "/predict": Admission(settings.max_predictions_in_progress),
+        "/predict": predictions,
+        OPERATION_PATH: predictions,
         "/predict/batch": Admission(settings.max_batches_in_progress),
     }
     authenticator = _make_authenticator(settings)
@@ -84,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
             fleet=fleet,
             metrics=metrics,
             image_limits=settings.image_limits(),
-            doors=tuple(doors.values()),
+            doors=tuple(set(doors.values())),
             gates=settings.gates(),
             max_overlay_side=settings.max_overlay_side,
             image_threads=anyio.CapacityLimiter(settings.image_workers),
@@ -117,7 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (predict, batch, models, operations):
+    for module in (predict, batch, fhir, models, operations):
         app.include_router(module.router)
     if settings.audit_dir is not None:
         app.include_router(feedback_routes.router)
@@ -131,6 +135,8 @@ def create_app(settings: Settings) -> FastAPI:
         max_bytes_by_prefix={
             "/predict/batch": settings.max_batch_bytes,
             FEEDBACK_PREFIX: MAX_FEEDBACK_BYTES,
+            # In base64, with white space.
+            FHIR_PREFIX: settings.max_image_bytes * 3 // 2 + MULTIPART_OVERHEAD_BYTES,
         },
     )
     app.add_middleware(

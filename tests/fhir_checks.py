@@ -71,12 +71,10 @@ def validator_errors(resource: dict[str, Any]) -> list[str]:
 
 def broken_invariants(resource: dict[str, Any]) -> list[str]:
     """Keys of the standard's FHIRPath invariants that a resource breaks, with their places."""
-    kind = resource["resourceType"]
     return sorted(
         f"{key} at {path}"
-        for path, key, expression in _invariants(kind)
-        for node in _nodes(resource, path)
-        if not _holds(node, expression, resource)
+        for path, key, expression in _invariants(resource["resourceType"])
+        if _compiled(f"{path}.all({expression})")(resource, {"resource": resource}) != [True]
     ) + [
         broken
         for entry in resource.get("entry", [])
@@ -96,34 +94,16 @@ def _invariants(kind: str) -> list[tuple[str, str, str]]:
     url = f"http://hl7.org/fhir/StructureDefinition/{kind}"
     elements = definitions("profiles-resources")[url]["snapshot"]["element"]
     return [
-        (element["path"], constraint["key"], constraint["expression"])
+        (element["path"].removesuffix("[x]"), constraint["key"], constraint["expression"])
         for element in elements
         for constraint in element.get("constraint", [])
         if constraint["severity"] == "error" and constraint["key"] not in _UNCHECKED
     ]
 
 
-def _nodes(resource: dict[str, Any], path: str) -> Iterator[Any]:
-    """The elements of a resource at an element definition's path."""
-    found: list[Any] = [resource]
-    for name in path.split(".")[1:]:
-        children = [node.get(name) for node in found if isinstance(node, dict)]
-        found = [
-            item
-            for child in children
-            if child is not None
-            for item in (child if isinstance(child, list) else [child])
-        ]
-    yield from found
-
-
 @cache
 def _compiled(expression: str) -> Any:
     return fhirpathpy.compile(expression, model=fhirpath_models["r4"])
-
-
-def _holds(node: Any, expression: str, resource: dict[str, Any]) -> bool:
-    return bool(_compiled(expression)(node, {"resource": resource}) == [True])
 
 
 def dangling_references(bundle: dict[str, Any]) -> list[str]:

@@ -22,7 +22,13 @@ from app.api.errors import domain_problem
 from app.domain.errors import DermHybridError, NotAuthorizedError
 from app.telemetry import caller
 
-PUBLIC_PATHS: Final = ("/health/live", "/health/ready", "/openapi.json")
+PUBLIC_PATHS: Final = (
+    "/health/live",
+    "/health/ready",
+    "/openapi.json",
+    "/fhir/metadata",
+    "/fhir/OperationDefinition/{name}",
+)
 """Path templates of what anybody may read: nothing of a picture, a caller or a measurement."""
 
 _PUBLIC: Final = tuple(compile_path(path)[0] for path in PUBLIC_PATHS)

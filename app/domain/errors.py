@@ -19,6 +19,7 @@ DermHybridError
 ├── ServiceStoppingError          the service takes nothing more
 ├── DeadlineExceededError         the request's time has passed
 ├── RequestTooLongError           a body that is longer than anything it may hold
+├── FhirParametersError           FHIR Parameters that are not what the operation takes
 ├── AnswerNotFoundError           no such answer is recorded
 ├── AnswerAmbiguousError          several answers are meant, or none in particular
 ├── AuditUnavailableError         an answer could not be recorded
@@ -120,6 +121,10 @@ class DeadlineExceededError(DermHybridError):
 
 class RequestTooLongError(DermHybridError):
     """The request's body is longer than anything that it may hold."""
+
+
+class FhirParametersError(DermHybridError):
+    """FHIR Parameters that are not what the operation takes; the message repeats no value."""
 
 
 class AnswerNotFoundError(DermHybridError):
