@@ -17,7 +17,7 @@ from app.domain.manifest import Manifest, read_manifest
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import REPOSITORY
-from training.readme import MODELS, NAMES, newest_artifact, results_table
+from training.readme import MODELS, NAMES, decisions_table, newest_artifact, results_table
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -41,17 +41,18 @@ def test_the_quoted_answer_is_the_services_own(client: TestClient) -> None:
     image = (REPOSITORY / path).read_bytes()
     answer = client.post("/predict", files={"image": image}).json()
     assert _shape(quoted) == _shape(answer)
-    for key in ("model", "predicted_class", "image", "notice", "calibrated"):
+    for key in ("decision", "model", "predicted_class", "image", "notice", "calibrated"):
         assert quoted[key] == answer[key]
-    assert quoted["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-3)
+    assert quoted["quality"]["scores"] == pytest.approx(answer["quality"]["scores"], abs=1e-3)
 
 
 def _shape(value: Any) -> Any:
     return {k: _shape(v) for k, v in value.items()} if isinstance(value, dict) else type(value)
 
 
-def test_the_result_table_is_the_manifests(manifests: list[Manifest]) -> None:
-    assert results_table(manifests) in README
+def test_the_tables_are_the_manifests(manifests: list[Manifest]) -> None:
+    assert results_table() in README
+    assert decisions_table() in README
     for manifest in manifests:
         assert manifest.metrics.part == "test"
         assert manifest.training.protocol == "lesion"

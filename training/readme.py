@@ -1,16 +1,18 @@
 """Bring the README up to date with the committed models: `python -m training.readme`.
 
-Writes the table of results from the manifests, and `docs/images/heatmaps.png`: a synthetic
-lesion under every hybrid's heatmap.
+Writes the tables of results and of decisions from the manifests, and
+`docs/images/heatmaps.png`: a synthetic lesion under every hybrid's heatmap.
 """
 
+import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
+from app.domain.ensemble import ENSEMBLE_NAME, EnsembleManifest, read_ensemble
 from app.domain.heatmaps import (
     Heatmap,
     attention_heatmap,
@@ -22,6 +24,8 @@ from app.domain.images import RgbImage, to_model_input
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import Manifest, read_manifest
 from training.inference_graph import SIGNATURE
+from training.novelty_page import SOURCE as NOVELTY
+from training.served import title_of
 from training.synthetic import draw_lesion
 
 README: Final = Path("README.md")
@@ -29,21 +33,21 @@ PICTURE: Final = Path("docs/images/heatmaps.png")
 MODELS: Final = Path("models")
 NAMES: Final = ("cnn_efficientnet_lite0", "cnn_densenet121", "cnn_resnet50v2_attention")
 
-_BEGIN: Final = "<!-- results: python -m training.readme -->\n"
-_END: Final = "<!-- end of results -->\n"
+_SECTIONS: Final = ("results", "decisions")
 _SEED: Final = 11
 _WHITE: Final = (255, 255, 255)
 
 
 def main() -> None:
-    """Rewrite the table and the picture."""
-    artifacts = [newest_artifact(name) for name in NAMES]
+    """Rewrite the tables and the picture."""
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(_BEGIN)
-    _, after = rest.split(_END)
-    table = results_table([read_manifest(artifact)[0] for artifact in artifacts])
-    README.write_text(before + _BEGIN + table + _END + after, encoding="utf-8")
-    PICTURE.write_bytes(encode_png(_draw_picture(artifacts)))
+    for name, table in zip(_SECTIONS, (results_table(), decisions_table()), strict=True):
+        begin, end = f"<!-- {name}: python -m training.readme -->\n", f"<!-- end of {name} -->\n"
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = before + begin + table + end + after
+    README.write_text(text, encoding="utf-8")
+    PICTURE.write_bytes(encode_png(_draw_picture([newest_artifact(name) for name in NAMES])))
 
 
 def newest_artifact(name: str) -> Path:
@@ -51,25 +55,57 @@ def newest_artifact(name: str) -> Path:
     return max((MODELS / name).iterdir(), key=lambda path: int(path.name))
 
 
-def results_table(manifests: list[Manifest]) -> str:
-    """Measured quality of some artifacts as a Markdown table."""
+def served() -> list[Manifest | EnsembleManifest]:
+    """Everything that answers, the default model first."""
+    return [
+        *(read_manifest(newest_artifact(name))[0] for name in NAMES),
+        read_ensemble(MODELS / ENSEMBLE_NAME),
+    ]
+
+
+def results_table() -> str:
+    """Measured quality of the committed models as a Markdown table."""
     lines = [
         "| model | accuracy | balanced accuracy | melanoma recall |",
         "|---|---|---|---|",
     ]
-    for manifest in manifests:
+    for manifest in served():
         metrics = manifest.metrics
         figures = (metrics.accuracy, metrics.balanced_accuracy, metrics.per_class["mel"].recall)
         cells = " | ".join(f"{f.value:.4f} ({f.low:.4f} to {f.high:.4f})" for f in figures)
-        lines.append(f"| {manifest.title}, version {manifest.version} | {cells} |")
-    metrics, training = manifests[0].metrics, manifests[0].training
+        lines.append(f"| {title_of(manifest)} | {cells} |")
+    metrics = served()[0].metrics
     lines += [
         "",
-        f"{metrics.num_images} images of the {metrics.part} part, protocol `{training.protocol}` "
-        "(no lesion in two parts);",
+        f"{metrics.num_images} images of the {metrics.part} part, protocol `lesion` (no lesion in "
+        "two parts);",
         "95 % bootstrap intervals over lesions; measured once per recipe by "
         "`python -m training evaluate`.",
     ]
+    return "\n".join(lines) + "\n"
+
+
+def decisions_table() -> str:
+    """What becomes of test images, and of pictures of other things, as a Markdown table."""
+    novelty: dict[str, Any] = json.loads(NOVELTY.read_text(encoding="utf-8"))
+    lines = [
+        "| of the test images | reported | referred | rejected | right of what is reported | "
+        f"malignant, reported as benign | of {novelty['num_pictures']} other pictures rejected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for manifest in served():
+        rules = manifest.decision
+        if rules is None:
+            lines.append(f"| {title_of(manifest)} | none: no rules were measured | | | | | |")
+            continue
+        found = rules.outcome
+        shares = " | ".join(f"{v:.1%}" for v in (found.reported, found.referred, found.rejected))
+        refused = novelty["models"][title_of(manifest)]["refused"]
+        lines.append(
+            f"| {title_of(manifest)} | {shares} | {found.accuracy.value:.3f} "
+            f"({found.accuracy.low:.3f} to {found.accuracy.high:.3f}) | "
+            f"{found.num_malignant_reported_benign} of {found.num_malignant} | {refused:.1%} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -24,6 +24,7 @@ from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.rules import DecisionRules
 from training.figures import draw_confusion_matrix, draw_validation_curves
 from training.report import reliability_lines, rules_lines
+from training.served import title_of
 
 MODELS: Final = Path("models")
 SOURCES: Final = Path("docs/results")
@@ -138,7 +139,7 @@ def _table_1(
         if other.exists():
             leaked = _cell(Metrics.model_validate_json(other.read_bytes()).accuracy)
         lines.append(
-            f"| {manifest.title}, version {manifest.version} | "
+            f"| {title_of(manifest)} | "
             f"{PAPER_ACCURACY.get(manifest.name, '')} | {_cell(manifest.metrics.accuracy)} | "
             f"{_cell(manifest.metrics.balanced_accuracy)} | {leaked or 'not trained'} |"
         )
@@ -323,7 +324,7 @@ def _robustness(sources: Path) -> list[str]:
 def _confusion(manifests: list[Manifest]) -> list[str]:
     lines = ["## Confusion matrices (the paper's figures 3 and 4)"]
     for manifest in manifests:
-        title = f"{manifest.title}, version {manifest.version}"
+        title = title_of(manifest)
         lines += ["", f"![{title}](images/confusion_{manifest.name}.png)", "", f"*{title}*"]
     return lines
 

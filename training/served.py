@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.ensemble import ENSEMBLE_NAME, read_ensemble
+from app.domain.ensemble import ENSEMBLE_NAME, EnsembleManifest, read_ensemble
 from app.domain.images import RgbImage
 from app.domain.manifest import Manifest
 from app.domain.measurements import Calibration
@@ -82,12 +82,18 @@ def load_classifier(path: Path, *, fast: bool = False) -> Classifier:
     """
     if path.name != ENSEMBLE_NAME:
         model = load_artifact(path, fast=fast)
-        title = f"{model.manifest.title}, version {model.manifest.version}"
-        return Classifier(title, model)
+        return Classifier(title_of(model.manifest), model)
     members = read_ensemble(path).members
     models = [load_artifact(path.parent / m.name / str(m.version), fast=fast) for m in members]
     ensemble = load_ensemble(path.parent, models)
-    return Classifier(f"Ensemble of {len(models)} models", ensemble)
+    return Classifier(title_of(ensemble.manifest), ensemble)
+
+
+def title_of(manifest: Manifest | EnsembleManifest) -> str:
+    """The name of what answers, in every table."""
+    if isinstance(manifest, EnsembleManifest):
+        return f"Ensemble of {len(manifest.members)} models"
+    return f"{manifest.title}, version {manifest.version}"
 
 
 def predict_all(
