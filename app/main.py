@@ -21,7 +21,7 @@ from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
 from app.api.guard import Guard, check_requirements
-from app.api.middleware import Admit, LimitBody, LimitTime, Observe
+from app.api.middleware import Admit, LimitBody, LimitTime, Observe, SecureHeaders
 from app.api.openapi import describe_problems
 from app.audit import AuditLog, AuditQueue
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -50,6 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
         AccessConfigurationError: The callers' credentials cannot be read.
     """
     metrics = Metrics()
+    authenticator = _make_authenticator(settings)
+    metrics.authentication.set(not authenticator.is_open)
     limits = BatchLimits(
         max_items=settings.max_batch_size,
         max_wait_seconds=settings.max_batch_wait_seconds,
@@ -60,7 +62,6 @@ def create_app(settings: Settings) -> FastAPI:
         "/predict": Admission(settings.max_predictions_in_progress),
         "/predict/batch": Admission(settings.max_batches_in_progress),
     }
-    authenticator = _make_authenticator(settings)
     quota = None
     if settings.quota_per_minute is not None:
         quota = Quota(settings.quota_per_minute, settings.quota_burst)
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
             batch_concurrency=settings.max_batch_size,
             quota=quota,
             is_open=authenticator.is_open,
+            operations_port=settings.operations_port,
         )
         tests = asyncio.create_task(
             _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
@@ -140,6 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admit, doors=doors)
     app.add_middleware(Guard, authenticator=authenticator, quota=quota)
     app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(SecureHeaders, encrypted=settings.tls_certificate is not None)
     return app
 
 

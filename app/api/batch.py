@@ -123,6 +123,7 @@ class _Lines(Response):
             problem = unexpected_problem(error)
         else:
             return _joined(index, 200, b"answer", body)
+        self._services.metrics.problems.labels("/predict/batch", problem.kind).inc()
         return _joined(index, problem.status_code, b"problem", bytes(problem.body))
 
 

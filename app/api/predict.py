@@ -11,13 +11,14 @@ from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
 from app.access.scopes import Scope
+from app.answer_metrics import CountedAnswer
 from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, TtaDep, UploadDep
 from app.api.guard import requires
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
-from app.api.threads import run_timed
-from app.domain.heatmap_checks import check_heatmap
-from app.domain.heatmaps import HeatmapRequest, draw_overlay, encode
+from app.api.threads import run_queued, run_timed
+from app.domain.heatmap_checks import HeatmapCheck, check_heatmap
+from app.domain.heatmaps import Heatmap, HeatmapRequest, OverlayFormat, draw_overlay, encode
 from app.domain.images import MEDIA_TYPES, RgbImage
 from app.domain.labels import CLASSES
 from app.domain.uncertainty import Uncertainty, measure_uncertainty, symmetries
@@ -25,12 +26,10 @@ from app.domain.uploads import Upload, read_upload
 from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
-from app.telemetry import request_id
+from app.telemetry import Metrics, Named, request_id
 
 router = APIRouter(tags=["prediction"], dependencies=[requires(Scope.PREDICT)])
 
-NO_CLASS: Final = "none"
-"""Label of rejected answers in the metrics."""
 _BINARY: Final = {"type": "string", "format": "binary"}
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -120,13 +119,26 @@ async def answer_image(
         await services.auditor.record(upload, image, judged, index, services.image_threads)
     services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and put into JSON beside the event loop.
-    body = await timed("explain", services.image_threads, _render, image, judged, heatmap)
-    services.metrics.count_answer(
+    body = await run_queued(
+        services.metrics,
         model.manifest,
-        judged.decision.action,
-        judged.decision.reasons,
-        judged.quality.issues,
-        NO_CLASS if judged.rejected else prediction.predicted.label,
+        services.image_threads,
+        partial(_render, services.metrics, model.manifest),
+        image,
+        judged,
+        heatmap,
+    )
+    decision = judged.decision
+    services.metrics.answers.count(
+        model.manifest,
+        CountedAnswer(
+            prediction.predicted.label,
+            prediction.confidence,
+            decision.action,
+            decision.reasons,
+            judged.quality.issues,
+            decision.novelty,
+        ),
     )
     return body
 
@@ -138,28 +150,46 @@ async def _ask_symmetries(model: Served, image: RgbImage, prediction: Prediction
     return measure_uncertainty(np.stack([prediction.probabilities, *others]))
 
 
-def _render(image: Upload, judged: Judged, request: HeatmapRequest | None) -> bytes:
-    heatmap = _draw_heatmap(image, judged, request) if request and not judged.rejected else None
-    return to_json(
-        PredictionResponse(
-            request_id=request_id.get(),
-            model=model_reference(judged.model),
-            heatmap=heatmap,
-            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
-            **dict(present_answer(judged)),
+def _render(
+    metrics: Metrics,
+    manifest: Named,
+    image: Upload,
+    judged: Judged,
+    request: HeatmapRequest | None,
+) -> bytes:
+    drawn = None
+    if request is not None and not judged.rejected:
+        with metrics.time_stage("explain", manifest):
+            heatmap = explain(judged.prediction, request.method, request.class_index)
+            overlay = draw_overlay(image.picture, heatmap)
+            check = check_heatmap(heatmap.values, image.model_input)
+            drawn = heatmap, overlay, check, request.overlay_format
+    with metrics.time_stage("encode", manifest):
+        return to_json(
+            PredictionResponse(
+                request_id=request_id.get(),
+                model=model_reference(judged.model),
+                heatmap=drawn and _present_heatmap(judged, *drawn),
+                image=ImageSchema(
+                    width=image.width, height=image.height, media_type=image.media_type
+                ),
+                **dict(present_answer(judged)),
+            )
         )
-    )
 
 
-def _draw_heatmap(image: Upload, judged: Judged, request: HeatmapRequest) -> HeatmapSchema:
-    heatmap = explain(judged.prediction, request.method, request.class_index)
-    overlay = encode(draw_overlay(image.picture, heatmap), request.overlay_format)
-    check = check_heatmap(heatmap.values, image.model_input)
+def _present_heatmap(
+    judged: Judged,
+    heatmap: Heatmap,
+    overlay: RgbImage,
+    check: HeatmapCheck,
+    overlay_format: OverlayFormat,
+) -> HeatmapSchema:
     index = heatmap.class_index
     return HeatmapSchema(
         model=judged.model.drawn.qualified_name,
-        media_type=request.overlay_format.media_type,
-        overlay=base64.b64encode(overlay).decode("ascii"),
+        media_type=overlay_format.media_type,
+        overlay=base64.b64encode(encode(overlay, overlay_format)).decode("ascii"),
         method=heatmap.method,
         explained_class=None if index is None else CLASSES[index].label,
         map=heatmap.values.tolist(),
