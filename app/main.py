@@ -23,7 +23,14 @@ from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
 from app.api.fhir_answers import FHIR_PREFIX
 from app.api.fhir_errors import SpeakFhir
 from app.api.guard import Guard, check_requirements
-from app.api.middleware import MULTIPART_OVERHEAD_BYTES, Admit, LimitBody, LimitTime, Observe
+from app.api.middleware import (
+    MULTIPART_OVERHEAD_BYTES,
+    Admit,
+    LimitBody,
+    LimitTime,
+    Observe,
+    SecureHeaders,
+)
 from app.api.openapi import describe_problems
 from app.audit import AuditLog, AuditQueue
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -53,6 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
         AccessConfigurationError: The callers' credentials cannot be read.
     """
     metrics = Metrics()
+    authenticator = _make_authenticator(settings)
+    metrics.authentication.set(not authenticator.is_open)
     limits = BatchLimits(
         max_items=settings.max_batch_size,
         max_wait_seconds=settings.max_batch_wait_seconds,
@@ -65,7 +74,6 @@ def create_app(settings: Settings) -> FastAPI:
         OPERATION_PATH: predictions,
         "/predict/batch": Admission(settings.max_batches_in_progress),
     }
-    authenticator = _make_authenticator(settings)
     quota = None
     if settings.quota_per_minute is not None:
         quota = Quota(settings.quota_per_minute, settings.quota_burst)
@@ -98,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
             batch_concurrency=settings.max_batch_size,
             quota=quota,
             is_open=authenticator.is_open,
+            operations_port=settings.operations_port,
         )
         tests = asyncio.create_task(
             _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
@@ -148,6 +157,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, authenticator=authenticator, quota=quota)
     app.add_middleware(Observe, metrics=metrics)
     app.add_middleware(SpeakFhir)
+    app.add_middleware(SecureHeaders, encrypted=settings.tls_certificate is not None)
     return app
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 from ipaddress import ip_address
 from socket import socket
 from time import monotonic
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from app.api.deps import Services
 from app.domain.errors import AccessConfigurationError, ArtifactError
+from app.protocol import bounded_protocol
 from app.settings import Settings
 
 SWITCH_SECONDS: Final = 0.0005
@@ -31,7 +33,8 @@ class Server(uvicorn.Server):
     while those in progress are answered. The port closes when `drain_seconds` have passed and
     nothing is in progress, or after `shutdown_grace_seconds`. A second signal closes it now.
 
-    SIGHUP reloads the models; one that must not be served leaves everything as it was.
+    SIGHUP reloads the models and the certificate; one that must not be served leaves everything as
+    it was.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, host: str, port: int) -> None:
@@ -48,6 +51,7 @@ class Server(uvicorn.Server):
                 says that this is meant.
         """
         check_exposure(settings, host)
+        self._protocol = bounded_protocol(settings.client_timeout_seconds)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -56,7 +60,10 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=self._protocol,
                 ws="none",
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_private_key,
                 timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 1,
             )
         )
@@ -75,9 +82,27 @@ class Server(uvicorn.Server):
         """Listen, and from then on reload the models at SIGHUP."""
         sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
+        if self._settings.operations_port is not None:
+            await self._listen_for_operators(self._settings.operations_port)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin_to_reload)
 
+    async def _listen_for_operators(self, port: int) -> None:
+        config = self.config
+        protocol = partial(
+            self._protocol,
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers.append(
+            await asyncio.get_running_loop().create_server(
+                protocol, config.host, port, ssl=config.ssl, backlog=config.backlog
+            )
+        )
+        logger.info("metrics and administration on port %d", port)
+
     def _begin_to_reload(self) -> None:
+        self._read_certificate()
         self._reload = asyncio.create_task(self._reload_models(), name="reload")
 
     async def _reload_models(self) -> None:
@@ -88,6 +113,16 @@ class Server(uvicorn.Server):
             pass  # the fleet has logged it
         except Exception:  # whatever it is, the service goes on as it was
             logger.exception("reload failed")
+
+    def _read_certificate(self) -> None:
+        """Let new connections have a certificate that was renewed."""
+        certificate = self._settings.tls_certificate
+        if self.config.ssl is None or certificate is None:
+            return
+        try:
+            self.config.ssl.load_cert_chain(certificate, self._settings.tls_private_key)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            logger.error("certificate not read", extra={"reason": str(error)})  # noqa: TRY400
 
     async def on_tick(self, counter: int) -> bool:
         """Every tenth of a second: look whether the drain is over."""

@@ -50,6 +50,12 @@ class Settings(BaseSettings):
         oauth_issuer: Whose access tokens are accepted.
         oauth_audience: Whom they must be for.
         oauth_jwks: The issuer's keys, a JSON Web Key Set: an https URL, or a file.
+        operations_port: Where `/metrics` and `/admin` are, and nothing else but `/health`; on the
+            service's own port where it is not set.
+        tls_certificate: PEM file of the server's certificate and its chain; read again at SIGHUP.
+        tls_private_key: PEM file of its key.
+        client_timeout_seconds: For a client to send a request's head, or the rest of a body that
+            was refused, or to take a piece of an answer.
         quota_per_minute: Images, or other requests, that a caller may send in the long run; any
             number where it is not set.
         quota_burst: How many of them at once.
@@ -92,6 +98,10 @@ class Settings(BaseSettings):
     oauth_issuer: Annotated[str, Field(min_length=1)] | None = None
     oauth_audience: Annotated[str, Field(min_length=1)] | None = None
     oauth_jwks: Annotated[str, Field(min_length=1)] | None = None
+    operations_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tls_certificate: Path | None = None
+    tls_private_key: Path | None = None
+    client_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     quota_per_minute: Annotated[float, Field(gt=0)] | None = None
     quota_burst: Annotated[int, Field(ge=1)] = 60
     out_of_distribution_gate: Gate = "reject"
@@ -109,6 +119,8 @@ class Settings(BaseSettings):
         oauth = (self.oauth_issuer, self.oauth_audience, self.oauth_jwks)
         if any(oauth) and not all(oauth):
             raise ValueError("set all of OAUTH_ISSUER, OAUTH_AUDIENCE and OAUTH_JWKS, or none")
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("set both of TLS_CERTIFICATE and TLS_PRIVATE_KEY, or none")
         if self.authentication == "off" and self.has_credentials:
             raise ValueError("AUTHENTICATION=off contradicts API_KEYS_FILE and OAUTH_ISSUER")
         if self.authentication == "required" and not self.has_credentials:

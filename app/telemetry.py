@@ -8,9 +8,10 @@ import logging
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.metadata import version
 from time import perf_counter
 from typing import Final, Literal, Protocol
 
@@ -22,11 +23,13 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from app.answer_metrics import AnswerMetrics
 from app.domain.manifest import Manifest, Runtime
 
 Role = Literal["serving", "shadow"]
@@ -36,6 +39,9 @@ caller: ContextVar[str] = ContextVar("caller", default="")
 """Address that the request came from."""
 
 _ACCEPTED_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# A time for each series, which nothing here asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
 _LATENCY_BUCKETS: Final = (
     0.001,
     0.0025,
@@ -77,21 +83,23 @@ class Metrics:
         requests: Finished requests by method, route template and status.
         request_seconds: Their duration by method and route template.
         in_flight: Requests being answered now.
-        stage_seconds: Duration of queue, decode, inference and explain, by model version.
+        stage_seconds: Duration of queue, decode, inference, explain and encode, by model version.
         batch_size: Images that a model was given at once.
-        predictions: Answers by model version and predicted class, "none" where rejected.
-        decisions: Answers by model version and what is to become of them.
-        decision_reasons: Reasons of these decisions; one may have several.
-        quality_issues: What was found wrong with pictures.
+        problems: Failures that callers were told of, by route template and kind.
+        queue_images: Images that wait in line, by model version.
+        answers: What was answered.
         self_test: 1 for each model that reproduced its golden example last time, else 0.
+        self_tested_at: When that was.
         model_info: 1 for each loaded model, with its digest.
         shadow_predictions: Images that the shadow scored, by the class answered and its own.
         shadow_change: Largest difference of a probability between it and the answer.
         shadow_missed: Images that it did not score.
+        audit_seconds: How long an answer waited for its record.
         audit_sequence: Number of the newest audit record.
         audit_failures: Answers that could not be recorded.
         feedback: Diagnoses that came back, by class and by how they were made.
         ready: 1 while the service answers.
+        authentication: 1 where callers are told apart.
     """
 
     def __init__(self) -> None:
@@ -112,6 +120,14 @@ class Metrics:
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,
         )
+        self.problems = Counter(
+            "dermhybrid_problems_total",
+            "Failures that callers were told of, by the type of their problem details; an image of "
+            "a batch counts by itself. service-busy was shed, deadline-exceeded has expired, "
+            "client-closed-request was cancelled by its caller.",
+            ("route", "problem"),
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "dermhybrid_http_requests_in_flight",
             "HTTP requests being answered.",
@@ -119,9 +135,15 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "dermhybrid_stage_duration_seconds",
-            "Duration of a stage of a prediction: queue, decode, inference, explain.",
+            "Duration of a stage of a prediction: queue, decode, inference, explain, encode.",
             ("stage", "model", "version"),
             buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.queue_images = Gauge(
+            "dermhybrid_queue_images",
+            "Images that wait in line for a model.",
+            ("model", "version"),
             registry=self.registry,
         )
         self.batch_size = Histogram(
@@ -131,33 +153,16 @@ class Metrics:
             buckets=_BATCH_SIZE_BUCKETS,
             registry=self.registry,
         )
-        self.predictions = Counter(
-            "dermhybrid_predictions_total",
-            "Answers by predicted class; none where rejected.",
-            ("model", "version", "predicted_class"),
-            registry=self.registry,
-        )
-        self.decisions = Counter(
-            "dermhybrid_decisions_total",
-            "Answers by what is to become of them: report, refer, reject.",
-            ("model", "version", "action"),
-            registry=self.registry,
-        )
-        self.decision_reasons = Counter(
-            "dermhybrid_decision_reasons_total",
-            "Reasons why an answer was referred or rejected; one answer may have several.",
-            ("model", "version", "reason"),
-            registry=self.registry,
-        )
-        self.quality_issues = Counter(
-            "dermhybrid_quality_issues_total",
-            "Issues of the pictures that were answered or rejected; one may have several.",
-            ("issue",),
-            registry=self.registry,
-        )
+        self.answers = AnswerMetrics(self.registry)
         self.self_test = Gauge(
             "dermhybrid_self_test_passed",
             "1 where the model reproduced its golden example at the last self-test, else 0.",
+            ("model", "version"),
+            registry=self.registry,
+        )
+        self.self_tested_at = Gauge(
+            "dermhybrid_self_test_timestamp_seconds",
+            "Unix time of the last self-test.",
             ("model", "version"),
             registry=self.registry,
         )
@@ -187,6 +192,12 @@ class Metrics:
             ("model", "version", "reason"),
             registry=self.registry,
         )
+        self.audit_seconds = Histogram(
+            "dermhybrid_audit_duration_seconds",
+            "How long an answer waited until its record was on the disk.",
+            buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
+        )
         self.audit_sequence = Gauge(
             "dermhybrid_audit_sequence",
             "Number of the newest audit record.",
@@ -208,15 +219,34 @@ class Metrics:
             "1 while every model is loaded, verified and warm.",
             registry=self.registry,
         )
+        self.authentication = Gauge(
+            "dermhybrid_authentication_required",
+            "1 where callers are told apart, 0 where anybody may ask for predictions.",
+            registry=self.registry,
+        )
+        Gauge(
+            "dermhybrid_build_info",
+            "The service's version.",
+            ("version",),
+            registry=self.registry,
+        ).labels(version("dermhybrid")).set(1)
 
     def announce_models(self, models: Iterable[tuple[Manifest, str, Runtime, Role]]) -> None:
         """Publish the loaded models, each with digest, runtime and role, and say ready."""
         self.model_info.clear()
         self.self_test.clear()
+        self.self_tested_at.clear()
+        self.answers.forget_models()
         for manifest, digest, runtime, role in models:
             labels = (manifest.name, str(manifest.version), digest, runtime, role)
             self.model_info.labels(*labels).set(1)
         self.ready.set(1)
+
+    def watch_queues(self, queues: Iterable[tuple[Named, Callable[[], int]]]) -> None:
+        """Publish how many images wait for each model, as asked at every scrape."""
+        self.queue_images.clear()
+        for model, num_waiting in queues:
+            self.queue_images.labels(model.name, str(model.version)).set_function(num_waiting)
 
     @contextmanager
     def time_stage(self, stage: str, manifest: Named) -> Iterator[None]:
@@ -236,7 +266,9 @@ class Metrics:
 
     def report_self_test(self, manifest: Manifest, *, passed: bool) -> None:
         """Publish the outcome of a self-test."""
-        self.self_test.labels(manifest.name, str(manifest.version)).set(passed)
+        labels = (manifest.name, str(manifest.version))
+        self.self_test.labels(*labels).set(passed)
+        self.self_tested_at.labels(*labels).set_to_current_time()
 
     def observe_shadow(self, manifest: Manifest, served: str, shadow: str, change: float) -> None:
         """Record what the shadow made of an image, beside the answer that was given."""
@@ -247,23 +279,6 @@ class Metrics:
     def miss_shadow(self, manifest: Manifest, reason: Literal["busy", "error"]) -> None:
         """Count an image that the shadow did not score."""
         self.shadow_missed.labels(manifest.name, str(manifest.version), reason).inc()
-
-    def count_answer(
-        self,
-        model: Named,
-        action: str,
-        reasons: Iterable[str],
-        issues: Iterable[str],
-        predicted_class: str,
-    ) -> None:
-        """Count an answer, what is to become of it, why, and what is wrong with the picture."""
-        labels = (model.name, str(model.version))
-        self.predictions.labels(*labels, predicted_class).inc()
-        self.decisions.labels(*labels, action).inc()
-        for reason in reasons:
-            self.decision_reasons.labels(*labels, reason).inc()
-        for issue in issues:
-            self.quality_issues.labels(issue).inc()
 
     def render(self) -> bytes:
         """Prometheus's text format."""

@@ -36,6 +36,9 @@ class Caller:
     scopes: frozenset[Scope]
 
 
+OPERATIONS: Final = frozenset({Scope.METRICS, Scope.ADMIN})
+"""For the service's operators, who may have a port of their own."""
+
 _SMART: Final = re.compile(
     r"(?:user|system)/(?P<resource>[A-Z][A-Za-z]*|\*)\.(?P<rights>read|write|\*|c?r?u?d?s?)"
 )

@@ -58,7 +58,8 @@ class Auditor:
         content = self._describe(upload, judged, index)
         content["upload_sha256"] = await to_thread.run_sync(_sha256, data, limiter=threads)
         try:
-            await self._queue.append(content)
+            with self._metrics.audit_seconds.time():
+                await self._queue.append(content)
         except AuditUnavailableError as error:
             self._metrics.audit_failures.inc()
             logger.error("answer not recorded", extra={"reason": str(error.__cause__)})  # noqa: TRY400

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.access.scopes import Scope as Permission
+from app.api.answering import Question, answer_image
 from app.api.deps import (
     IMAGE_FIELD,
     MAX_FORM_FIELDS,
@@ -24,7 +25,6 @@ from app.api.deps import (
 from app.api.errors import domain_problem, unexpected_problem
 from app.api.guard import get_caller, requires
 from app.api.middleware import allowed_seconds
-from app.api.predict import Question, answer_image
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
 from app.domain.heatmaps import HeatmapRequest
@@ -122,6 +122,7 @@ class _Lines(Response):
             problem = unexpected_problem(error)
         else:
             return _joined(index, 200, b"answer", body)
+        self._services.metrics.problems.labels("/predict/batch", problem.kind).inc()
         return _joined(index, problem.status_code, b"problem", bytes(problem.body))
 
 

@@ -48,6 +48,7 @@ class Services:
         batch_concurrency: How many of them are in progress at once.
         quota: Of each caller; None for no bound.
         is_open: Whether anybody may ask for predictions.
+        operations_port: Where operators' routes are; None for where all the others are.
     """
 
     fleet: Fleet
@@ -63,6 +64,7 @@ class Services:
     batch_concurrency: int
     quota: Quota | None
     is_open: bool
+    operations_port: int | None
 
     @property
     def num_in_progress(self) -> int:

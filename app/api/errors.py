@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import (
     AccessConfigurationError,
@@ -42,6 +43,8 @@ from app.domain.errors import (
 from app.telemetry import request_id
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+PROBLEM_KEY: Final = "dermhybrid.problem"
+"""Where a failure leaves its kind in the scope."""
 CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a caller that left; no standard one exists."""
 RETRY_ELSEWHERE_SECONDS: Final = 1
@@ -84,7 +87,31 @@ def status_of(error: DermHybridError) -> HTTPStatus:
     raise LookupError(f"{type(error).__name__} has no HTTP status; add it to STATUS_BY_ERROR.")
 
 
-def problem(status: int, kind: str, title: str, detail: str) -> Response:
+class ProblemResponse(Response):
+    """A failure that leaves its kind behind, for the measurements.
+
+    Attributes:
+        kind: Last part of the problem's type URN.
+    """
+
+    media_type = PROBLEM_MEDIA_TYPE
+
+    def __init__(self, content: str, status: int, kind: str) -> None:
+        super().__init__(content, status)
+        self.kind = kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        scope[PROBLEM_KEY] = self.kind
+        await super().__call__(scope, receive, send)
+
+
+def client_closed() -> ProblemResponse:
+    """What becomes of a request whose caller has left; nobody reads it."""
+    return ProblemResponse("", CLIENT_CLOSED_REQUEST, "client-closed-request")
+
+
+def problem(status: int, kind: str, title: str, detail: str) -> ProblemResponse:
     """A problem-details response.
 
     Args:
@@ -100,7 +127,7 @@ def problem(status: int, kind: str, title: str, detail: str) -> Response:
         "detail": detail,
         "request_id": request_id.get(),
     }
-    return Response(json.dumps(body), status, media_type=PROBLEM_MEDIA_TYPE)
+    return ProblemResponse(json.dumps(body), status, kind)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -116,7 +143,7 @@ def _domain_error(_request: Request, error: Exception) -> Response:
     return domain_problem(error)
 
 
-def domain_problem(error: DermHybridError) -> Response:
+def domain_problem(error: DermHybridError) -> ProblemResponse:
     """The answer to an expected failure."""
     words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
     response = problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
@@ -164,10 +191,10 @@ def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _client_left(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return client_closed()
 
 
-def unexpected_problem(error: Exception) -> Response:
+def unexpected_problem(error: Exception) -> ProblemResponse:
     """Log where an unexpected error came from, and answer without a word of it.
 
     Its message may hold anything, also what was uploaded: only its type and place are logged.

@@ -9,10 +9,10 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from app.access.scopes import Scope
+from app.api.answering import Question, answer_image
 from app.api.deps import ServicesDep, media_type
 from app.api.fhir_answers import render_bundle
 from app.api.guard import requires
-from app.api.predict import Question, answer_image
 from app.api.schemas import Problem
 from app.domain.heatmaps import HeatmapRequest, OverlayFormat, choose_method
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE, Json

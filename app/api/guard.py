@@ -11,12 +11,13 @@ from fastapi.params import Depends as Dependency
 from fastapi.params import Security as Requirement
 from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
-from app.access.scopes import Caller
+from app.access.scopes import OPERATIONS, Caller
 from app.access.scopes import Scope as Permission
 from app.api.errors import domain_problem
 from app.domain.errors import DermHybridError, NotAuthorizedError
@@ -92,6 +93,9 @@ async def _check(
     _documented: Annotated[Any, Depends(_bearer)],
 ) -> None:
     for scope in required.scopes:
+        port = request.app.state.services.operations_port
+        if port is not None and (scope in OPERATIONS) != (request.scope["server"][1] == port):
+            raise HTTPException(404)  # it is on the other port
         if scope not in get_caller(request).scopes:
             raise NotAuthorizedError(
                 f"Your credential lacks the scope {scope!r}, which this request needs.", scope
@@ -101,8 +105,7 @@ async def _check(
 def requires(scope: Permission) -> Requirement:
     """What a route or a router asks of its callers, for its list of dependencies.
 
-    Raises (from the route):
-        NotAuthorizedError: The caller lacks the scope.
+    The route answers 403 to whoever lacks it, and 404 on a port that it does not belong to.
     """
     requirement: Requirement = Security(_check, scopes=[scope.value])
     return requirement

@@ -9,12 +9,18 @@ from time import perf_counter
 from typing import Final
 
 import anyio
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.admission import Admission
-from app.api.errors import CLIENT_CLOSED_REQUEST, domain_problem, problem, unexpected_problem
+from app.api.errors import (
+    PROBLEM_KEY,
+    client_closed,
+    domain_problem,
+    problem,
+    unexpected_problem,
+)
 from app.domain.errors import (
     DeadlineExceededError,
     DermHybridError,
@@ -29,6 +35,16 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
 MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
 """Boundaries, part headers and other form fields around the image."""
+
+SECURITY_HEADERS: Final = {
+    # Answers are about a patient's picture: no cache keeps them, no page embeds or reads them.
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+TLS_HEADERS: Final = {"strict-transport-security": "max-age=63072000"}
 
 _ROUTE_KEY: Final = "dermhybrid.route"
 """The path of a request that was refused before it was routed."""
@@ -80,6 +96,8 @@ class Observe:
             self._metrics.in_flight.dec()
             self._metrics.requests.labels(method, route, str(status)).inc()
             self._metrics.request_seconds.labels(method, route).observe(seconds)
+            if PROBLEM_KEY in scope:
+                self._metrics.problems.labels(route, scope[PROBLEM_KEY]).inc()
             logger.info(
                 "request",
                 extra={
@@ -91,6 +109,36 @@ class Observe:
             )
             request_id.reset(token)
             caller.reset(caller_token)
+
+
+class SecureHeaders:
+    """Tell browsers to do nothing with an answer but show it to who asked (OWASP, REST Security).
+
+    An answer that has one of these headers itself keeps it: a page needs its own policy.
+    """
+
+    def __init__(self, app: ASGIApp, *, encrypted: bool) -> None:
+        """Wrap an application.
+
+        Args:
+            app: Its answers get the headers.
+            encrypted: Whether the service has TLS, which browsers are then to insist on.
+        """
+        self._app = app
+        self._headers = SECURITY_HEADERS | (TLS_HEADERS if encrypted else {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+
+        async def send_securely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message["headers"]))
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+                message = {**message, "headers": headers.raw}
+            await send(message)
+
+        await self._app(scope, receive, send_securely)
 
 
 class Admit:
@@ -239,9 +287,7 @@ class LimitTime:
                 f"There was no answer within {seconds:g} s. Repeat the request later, or allow "
                 f"more time in X-Request-Timeout, at most {self._max_seconds:g} s."
             )
-            ending = (
-                Response(status_code=CLIENT_CLOSED_REQUEST) if has_left else domain_problem(late)
-            )
+            ending = client_closed() if has_left else domain_problem(late)
             await ending(scope, receive, send)
 
     def _allowed_seconds(self, header: str | None) -> float | None:

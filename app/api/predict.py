@@ -1,54 +1,30 @@
 """`POST /predict`: one image in, one traceable answer out."""
 
-import base64
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Response
-from pydantic_core import to_json
 
 from app.access.scopes import Scope
+from app.api.answering import Question, Render, answer_image, render_json
 from app.api.deps import (
     IMAGE_FIELD,
     FrameDep,
     HeatmapDep,
     ModelDep,
-    Services,
     ServicesDep,
     TtaDep,
     UploadDep,
 )
 from app.api.fhir_answers import ContextDep, render_bundle
 from app.api.guard import requires
-from app.api.presenters import model_reference, present_answer
-from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
-from app.api.threads import run_timed
-from app.domain.heatmap_checks import check_heatmap
-from app.domain.heatmaps import HeatmapRequest, draw_overlay, encode
-from app.domain.images import MEDIA_TYPES, RgbImage
-from app.domain.labels import CLASSES
-from app.domain.uncertainty import Uncertainty, measure_uncertainty, symmetries
-from app.domain.uploads import Upload
-from app.inference.explain import Prediction, explain
-from app.inference.fleet import Served
-from app.inference.judge import Judged, judge
+from app.api.schemas import PredictionResponse, Problem
+from app.domain.images import MEDIA_TYPES
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE
-from app.interop.uploads import DICOM_MEDIA_TYPE, read_any_upload
-from app.telemetry import request_id
-
-Result = TypeVar("Result")
+from app.interop.uploads import DICOM_MEDIA_TYPE
 
 router = APIRouter(tags=["prediction"], dependencies=[requires(Scope.PREDICT)])
 
-Render = Callable[[Upload, Judged, HeatmapSchema | None], bytes]
-"""Writes down what was found in an image; blocks the calling thread."""
-
-NO_CLASS: Final = "none"
-"""Label of rejected answers in the metrics."""
 _BINARY: Final = {"type": "string", "format": "binary"}
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -110,144 +86,3 @@ async def predict(
     question = Question(tta=tta, frame=frame)
     body = await answer_image(services, model, upload, heatmap, question, render)
     return Response(body, media_type=media_type, headers={"Vary": "Accept"})
-
-
-def render_json(image: Upload, judged: Judged, heatmap: HeatmapSchema | None) -> bytes:
-    """A `PredictionResponse` as JSON; blocks the calling thread."""
-    return to_json(
-        PredictionResponse(
-            request_id=request_id.get(),
-            model=model_reference(judged.model),
-            heatmap=heatmap,
-            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
-            **dict(present_answer(judged)),
-        )
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked about an upload, beside the heatmap.
-
-    Attributes:
-        tta: Measure the uncertainty over the picture's symmetries.
-        index: The image's place in a batch; None outside of one.
-        frame: Of a DICOM object, from 1; None for its only one.
-    """
-
-    tta: bool = False
-    index: int | None = None
-    frame: int | None = None
-
-
-async def answer_image(
-    services: Services,
-    model: Served,
-    upload: bytes,
-    heatmap: HeatmapRequest | None,
-    question: Question,
-    render: Render = render_json,
-) -> bytes:
-    """Answer one image in writing, under its heatmap.
-
-    Args:
-        services: The application's parts.
-        model: Who answers; kept in use by the caller.
-        upload: The file's bytes, of any origin.
-        heatmap: Which heatmap; None for an answer without one.
-        question: What else is asked.
-        render: Writes the answer down; may block.
-
-    Returns:
-        What `render` makes of the answer.
-
-    Raises:
-        DermHybridError: The image or the model cannot give an answer.
-    """
-    draw = partial(_render, request=heatmap, render=render)
-    return await answer_upload(services, model, upload, question, draw)
-
-
-async def answer_upload(
-    services: Services,
-    model: Served,
-    upload: bytes,
-    question: Question,
-    render: Callable[[Upload, Judged], Result],
-) -> Result:
-    """Decode, classify, judge, record, render and count: the one way to an answer.
-
-    Args:
-        services: The application's parts.
-        model: Who answers; kept in use by the caller.
-        upload: The file's bytes, of any origin.
-        question: What is asked.
-        render: Makes of the answer what is given, in a thread.
-
-    Raises:
-        DermHybridError: The image or the model cannot give an answer.
-    """
-    timed = partial(run_timed, services.metrics, model.manifest)
-    image = await timed(
-        "decode",
-        services.image_threads,
-        read_any_upload,
-        upload,
-        services.image_limits,
-        services.max_overlay_side,
-        question.frame,
-    )
-    prediction = await model.predict(image.model_input)
-    judged = judge(model.loaded, prediction, image.quality, services.gates)
-    if question.tta and not judged.rejected:
-        uncertainty = await _ask_symmetries(model, image.model_input, prediction)
-        judged = replace(judged, uncertainty=uncertainty)
-    if services.auditor is not None:
-        await services.auditor.record(upload, image, judged, question.index, services.image_threads)
-    services.fleet.shadow(model, image.model_input, prediction)
-    # The overlay may have megabytes: it is drawn and encoded beside the event loop.
-    rendered = await timed("explain", services.image_threads, render, image, judged)
-    services.metrics.count_answer(
-        model.manifest,
-        judged.decision.action,
-        judged.decision.reasons,
-        judged.quality.issues,
-        NO_CLASS if judged.rejected else prediction.predicted.label,
-    )
-    return rendered
-
-
-async def _ask_symmetries(model: Served, image: RgbImage, prediction: Prediction) -> Uncertainty:
-    views = islice(symmetries(image), 1, None)
-    # One after the other: a request has one place in the model's line.
-    others = [(await model.predict(view)).probabilities for view in views]
-    return measure_uncertainty(np.stack([prediction.probabilities, *others]))
-
-
-def _render(
-    image: Upload,
-    judged: Judged,
-    request: HeatmapRequest | None,
-    render: Render,
-) -> bytes:
-    heatmap = _draw_heatmap(image, judged, request) if request and not judged.rejected else None
-    return render(image, judged, heatmap)
-
-
-def _draw_heatmap(image: Upload, judged: Judged, request: HeatmapRequest) -> HeatmapSchema:
-    heatmap = explain(judged.prediction, request.method, request.class_index)
-    overlay = encode(draw_overlay(image.picture, heatmap), request.overlay_format)
-    check = check_heatmap(heatmap.values, image.model_input)
-    index = heatmap.class_index
-    return HeatmapSchema(
-        model=judged.model.drawn.qualified_name,
-        media_type=request.overlay_format.media_type,
-        overlay=base64.b64encode(overlay).decode("ascii"),
-        method=heatmap.method,
-        explained_class=None if index is None else CLASSES[index].label,
-        map=heatmap.values.tolist(),
-        scale=heatmap.scale,
-        share_at_border=check.share_at_border,
-        share_in_lesion=check.share_in_lesion,
-        flags=list(check.flags),
-    )

@@ -12,10 +12,9 @@ from app.telemetry import Metrics, Named
 Result = TypeVar("Result")
 
 
-async def run_timed(
+async def run_queued(
     metrics: Metrics,
     manifest: Named,
-    stage: str,
     threads: anyio.CapacityLimiter,
     function: Callable[..., Result],
     *arguments: object,
@@ -23,12 +22,10 @@ async def run_timed(
     """Run a function in one of some threads.
 
     Args:
-        metrics: Gets the time spent waiting for a thread as stage "queue", and the
-            function's own time as `stage`.
+        metrics: Gets the time spent waiting for a thread as stage "queue".
         manifest: The model that the work is for.
-        stage: Name of the work.
         threads: How many such functions run at once.
-        function: Blocks; its time is measured in its thread, without the waiting.
+        function: Blocks.
         arguments: For it.
 
     Returns:
@@ -37,8 +34,36 @@ async def run_timed(
 
     def work() -> Result:
         metrics.observe_stage("queue", manifest, perf_counter() - asked)
-        with metrics.time_stage(stage, manifest):
-            return function(*arguments)
+        return function(*arguments)
 
     asked = perf_counter()
     return await to_thread.run_sync(work, limiter=threads)
+
+
+async def run_timed(
+    metrics: Metrics,
+    manifest: Named,
+    stage: str,
+    threads: anyio.CapacityLimiter,
+    function: Callable[..., Result],
+    *arguments: object,
+) -> Result:
+    """Run a function in one of some threads, and measure it there.
+
+    Args:
+        metrics: Gets the function's own time as `stage`, and what `run_queued` measures.
+        manifest: The model that the work is for.
+        stage: Name of the work.
+        threads: How many such functions run at once.
+        function: Blocks.
+        arguments: For it.
+
+    Returns:
+        What the function returns; what it raises passes through.
+    """
+
+    def work() -> Result:
+        with metrics.time_stage(stage, manifest):
+            return function(*arguments)
+
+    return await run_queued(metrics, manifest, threads, work)

@@ -246,6 +246,10 @@ class Fleet:
                 )
                 for m in registry.models()
             )
+            self._metrics.watch_queues(
+                (line.manifest, lambda line=line: line.num_waiting)  # type: ignore[misc]
+                for line in served.values()
+            )
             await self.self_test()
             for old in retired:
                 task = asyncio.create_task(self._retire(old), name=f"retire {old.manifest.name}")

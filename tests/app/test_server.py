@@ -41,7 +41,7 @@ def service(models: Path, log: Path, **settings: str) -> Iterator[tuple[Process,
         while address is None:
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
-            address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+            address = re.search(r"https?://127\.0\.0\.1:\d+", log.read_text())
         yield process, address.group()
     finally:
         process.kill()

@@ -38,6 +38,7 @@ def test_settings_are_frozen() -> None:
     ("settings", "message"),
     [
         ({"OAUTH_ISSUER": "https://example.org"}, "all of OAUTH_ISSUER"),
+        ({"TLS_CERTIFICATE": "server.crt"}, "both of TLS_CERTIFICATE"),
         ({"AUTHENTICATION": "required"}, "needs API_KEYS_FILE"),
         ({"AUTHENTICATION": "off", "API_KEYS_FILE": "keys"}, "contradicts"),
         ({"AUTHENTICATION": "sometimes"}, "authentication"),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -19,6 +19,7 @@ from starlette.types import Message
 from app.access.keys import create_key
 from app.access.scopes import Scope
 from app.api.guard import PUBLIC_PATHS, Requirements, check_requirements, requires
+from app.api.middleware import SECURITY_HEADERS, SecureHeaders
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL
@@ -204,6 +205,34 @@ def test_the_body_of_a_refused_request_is_not_read(secured: Secured) -> None:
 
     asyncio.run(secured.client.app(scope, receive, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 401
+
+
+def test_every_answer_has_the_security_headers(secured: Secured, lesion_png: bytes) -> None:
+    headers = bearer(secured.issuer.token("predict"))
+    client = secured.client
+    answers = [
+        *(client.request(method, path) for method, path, _ in guarded(secured)),
+        *(client.get(path) for path in PUBLIC_PATHS),
+        client.post("/predict", files={"image": lesion_png}, headers=headers),
+        client.post("/predict/batch", files={"image": lesion_png}, headers=headers),
+        client.post("/predict", headers=headers),
+        client.get("/nowhere", headers=headers),
+        client.get("/predict", headers={**headers, "x-request-timeout": "never"}),
+    ]
+    assert {answer.status_code for answer in answers} == {200, 401, 404, 415, 422}
+    for answer in answers:
+        assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+        assert "strict-transport-security" not in answer.headers
+        assert not {"server", "x-powered-by"} & set(answer.headers)
+
+
+def test_an_answer_keeps_its_own_policy() -> None:
+    app = FastAPI()
+    app.add_api_route("/page", lambda: Response(headers={"content-security-policy": "own"}))
+    app.add_middleware(SecureHeaders, encrypted=True)
+    answer = TestClient(app).get("/page")
+    assert answer.headers.get_list("content-security-policy") == ["own"]
+    assert answer.headers["strict-transport-security"] == "max-age=63072000"
 
 
 def test_no_credential_is_logged(secured: Secured, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,16 +1,25 @@
 """Health, metrics and the API's own description."""
 
+import asyncio
+import subprocess
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.domain.drift import population_stability_index
 from app.domain.errors import ArtifactDigestError
+from app.domain.labels import LABELS
 from app.main import create_app
 from app.settings import Settings
+from tests.app.api.hanging import hanging_service
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
+from tests.programs import require_program
+from tests.tiny_artifact import write_tiny_artifact
+from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules
 
 
 def sample(client: TestClient, name: str, **labels: str) -> float:
@@ -36,8 +45,10 @@ def test_predictions_move_the_metrics(client: TestClient, lesion_png: bytes) -> 
         ("dermhybrid_predictions_total", model),
         *(
             ("dermhybrid_stage_duration_seconds_count", {**model, "stage": stage})
-            for stage in ("decode", "inference", "explain")
+            for stage in ("decode", "inference", "explain", "encode")
         ),
+        ("dermhybrid_confidence_ratio_count", model),
+        ("dermhybrid_decisions_total", model),
     ]
     queue = ("dermhybrid_stage_duration_seconds_count", {**model, "stage": "queue"})
     waited = sample(client, queue[0], **queue[1])
@@ -54,6 +65,96 @@ def test_refusals_are_counted_by_status(client: TestClient) -> None:
     before = sample(client, "dermhybrid_http_requests_total", **labels)
     client.post("/predict", files={"image": b""})
     assert sample(client, "dermhybrid_http_requests_total", **labels) == before + 1
+
+
+def test_failures_are_counted_by_their_kind(client: TestClient, lesion_png: bytes) -> None:
+    def count(route: str, problem: str) -> float:
+        return sample(client, "dermhybrid_problems_total", route=route, problem=problem)
+
+    expected = [
+        ("/predict", "image-format"),
+        ("/predict/batch", "image-format"),
+        ("/models/{name}", "model-not-found"),
+        ("unmatched", "not-found"),
+    ]
+    before = [count(*labels) for labels in expected]
+    client.post("/predict", content=b"text", headers={"content-type": "image/png"})
+    client.post("/predict/batch", files=[("image", b"text"), ("image", lesion_png)])
+    client.get("/models/unknown")
+    client.get("/nowhere")
+    assert [count(*labels) for labels in expected] == [b + 1 for b in before]
+
+
+def test_whoever_was_shed_expired_or_left_is_counted(tiny_models: Path, lesion_png: bytes) -> None:
+    async def scenario() -> None:
+        settings = Settings(models_dir=tiny_models, max_predictions_in_progress=2)
+        async with hanging_service(settings) as (app, http, engine):
+            metrics = app.state.services.metrics
+
+            def value(name: str, **labels: str) -> float:
+                return metrics.registry.get_sample_value(f"dermhybrid_{name}", labels) or 0.0
+
+            def problems(kind: str) -> float:
+                return value("problems_total", route="/predict", problem=kind)
+
+            image = {"image": lesion_png}
+            first = asyncio.create_task(http.post("/predict", files=image))
+            await asyncio.to_thread(engine.started.wait, 30)
+            late = {"x-request-timeout": "2"}
+            second = asyncio.create_task(http.post("/predict", files=image, headers=late))
+            while not value("queue_images", model=PLAIN_MODEL, version="2"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert (await http.post("/predict", files=image)).status_code == 503
+            assert problems("service-busy") == 1
+            assert (await second).status_code == 504
+            assert problems("deadline-exceeded") == 1
+            assert value("queue_images", model=PLAIN_MODEL, version="2") == 0
+            engine.release.set()
+            assert (await first).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_drift_and_novelty_are_measured_against_the_model_itself(
+    tmp_path: Path, lesion_png: bytes
+) -> None:
+    write_tiny_artifact(
+        tmp_path,
+        "ruled",
+        calibration=tiny_calibration(tiny_point(threshold=1.0)),
+        decision=tiny_rules(novelty=0.5),
+    )
+    settings = Settings(models_dir=tmp_path, runtime="openvino")
+    with TestClient(create_app(settings)) as client:
+        for _ in range(5):
+            client.post("/predict", files={"image": lesion_png})
+        assert sample(client, "dermhybrid_class_drift_answers", model="ruled") == 5
+        (label,) = [
+            label
+            for label in LABELS
+            if sample(client, "dermhybrid_predictions_total", predicted_class=label)
+        ]
+        now = [5.0 * (other == label) for other in LABELS]
+        index = sample(client, "dermhybrid_class_drift_index", model="ruled")
+        assert index == pytest.approx(population_stability_index(now, [1.0] * 7))
+        assert sample(client, "dermhybrid_novelty_ratio_count", model="ruled") == 5
+        assert sample(client, "dermhybrid_novelty_ratio_bucket", model="ruled", le="1.0") == 5
+        assert sample(client, "dermhybrid_self_test_timestamp_seconds") == pytest.approx(
+            time.time(), abs=3600
+        )
+
+
+def test_prometheus_finds_nothing_to_complain_about(client: TestClient, lesion_png: bytes) -> None:
+    promtool = require_program("promtool")
+    client.post("/predict", files={"image": lesion_png})
+    text = client.get("/metrics").content
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    assert sample(client, "dermhybrid_build_info", version=version("dermhybrid")) == 1
+    assert sample(client, "dermhybrid_authentication_required") == 0
+    assert sample(client, "process_resident_memory_bytes") > 0
 
 
 def test_models_are_announced_with_their_digest(client: TestClient) -> None:

@@ -1,0 +1,121 @@
+"""HTTP/1.1 connections that do not wait for a slow client for ever (ADR-0023).
+
+uvicorn bounds how long an idle connection is kept after an answer, and nothing else. Each of these
+holds a connection, and some of them a place in line, for as long as a client likes:
+
+- a request's head that comes byte by byte, or never (slow loris);
+- the rest of a body that was refused before it had come;
+- an answer that is not taken.
+"""
+
+import asyncio
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request line with its headers; what a token may have (8 KiB) fits several times."""
+
+MIN_BYTES_TAKEN: Final = 4 * 1024
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Closes connections whose client owes something for too long.
+
+    Attributes:
+        client_seconds: For a request's head, for the rest of a body that was refused, and for a
+            client to take at least `MIN_BYTES_TAKEN` of an answer.
+    """
+
+    client_seconds: ClassVar[float]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sending: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._await_client()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._client_sent()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; where no head has come of them yet, go on waiting."""
+        super().data_received(data)
+        # uvicorn has stopped its own timer, whatever came; a head may have begun, or not even.
+        if not self._sending and (self.cycle is None or self.cycle.response_complete):
+            self._await_client()
+        if self._sending:
+            self._head_bytes += len(data)
+            in_head = self.cycle is None or not self.cycle.more_body
+            if in_head and self._head_bytes > MAX_HEAD_BYTES:
+                self._close()
+
+    def on_headers_complete(self) -> None:
+        """The application has the request now, and bounds its time."""
+        self._client_sent()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The client owes nothing until its next request."""
+        super().on_message_complete()
+        self.cycle.more_body = False  # uvicorn does not note it of a body that was refused
+        self._client_sent()
+
+    def on_response_complete(self) -> None:
+        """Where the body has not come yet, wait for the rest of it."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._await_client()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is sent: watch it."""
+        super().pause_writing()
+        self._await_taking(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        if self._taking:
+            self._taking.cancel()
+            self._taking = None
+
+    def _await_taking(self, num_bytes: int) -> None:
+        """Give up on whoever takes next to nothing of what waits."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left > num_bytes - MIN_BYTES_TAKEN:
+                self.transport.abort()
+            else:
+                self._await_taking(left)
+
+        self._taking = self.loop.call_later(self.client_seconds, look)
+
+    def _await_client(self) -> None:
+        self._client_sent()
+        self._sending = self.loop.call_later(self.client_seconds, self._close)
+
+    def _client_sent(self) -> None:
+        self._head_bytes = 0
+        if self._sending:
+            self._sending.cancel()
+            self._sending = None
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+            # What is still to be sent is not waited for either.
+            self.loop.call_later(self.client_seconds, self.transport.abort)
+
+
+def bounded_protocol(client_seconds: float) -> type[BoundedProtocol]:
+    """The protocol in the form that uvicorn takes, with its attribute."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"client_seconds": client_seconds})

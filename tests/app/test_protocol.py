@@ -1,0 +1,232 @@
+"""Real sockets of clients that take their time."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from app.protocol import MAX_HEAD_BYTES, bounded_protocol
+from tests.app.test_server import service
+from tests.programs import require_program
+
+SECONDS = 0.3
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+ANSWER = b"x" * (32 << 20)
+"""More than the system's buffers take."""
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuses without reading, reads, or answers at length, by path."""
+    if scope["path"] == "/echo":
+        more = True
+        while more:
+            more = (await receive()).get("more_body", False)
+    body = ANSWER if scope["path"] == "/long" else b"done"
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        application, port=0, http=bounded_protocol(SECONDS), lifespan="off", log_config=None
+    )
+    running = uvicorn.Server(config)
+    task = asyncio.create_task(running.serve())
+    while not running.started:  # noqa: ASYNC110  uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield running.servers[0].sockets[0].getsockname()[1]
+    finally:
+        running.should_exit = True
+        await task
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def talk(conversation: Talk) -> None:
+    async def scenario() -> None:
+        async with server() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                async with asyncio.timeout(60):
+                    await conversation(reader, writer)
+            finally:
+                writer.close()
+
+    asyncio.run(scenario())
+
+
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Send a piece again and again until the server has had enough."""
+    while not reader.at_eof():
+        try:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.wait_for(reader.read(1 << 16), SECONDS / 5)
+        except TimeoutError:
+            pass
+        except ConnectionError:
+            return
+
+
+@pytest.mark.parametrize("begin", [b"", b"G", b"\r\n", HEAD])
+def test_a_head_that_does_not_come_is_not_waited_for(begin: bytes) -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        assert await reader.read() == b""
+
+    talk(conversation)
+
+
+@pytest.mark.parametrize("piece", [b"x-a: b\r\n", b"\r\n"])
+def test_a_head_that_comes_in_drops_is_not_waited_for(piece: bytes) -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if piece != b"\r\n":
+            writer.write(HEAD)
+        await drip(reader, writer, piece)
+
+    talk(conversation)
+
+
+def test_nor_is_one_after_an_answer() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"\r\n")
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+        await drip(reader, writer, b"\r\n")
+
+    talk(conversation)
+
+
+def test_a_head_has_an_end() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        written = 0
+        try:
+            while written < 64 * MAX_HEAD_BYTES:
+                writer.write(b"x-a: " + b"b" * 1000 + b"\r\n")
+                await writer.drain()
+                written += 1007
+            await reader.read()
+        except ConnectionError:
+            return
+        assert reader.at_eof()
+
+    talk(conversation)
+
+
+def test_the_rest_of_a_refused_body_may_come_at_once_and_not_for_ever() -> None:
+    async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 20 * MAX_HEAD_BYTES
+        for _ in range(2):  # the connection goes on
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size)
+            await writer.drain()
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+
+    async def in_drops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 1000000\r\n\r\n")
+        await reader.readuntil(b"done")
+        await drip(reader, writer, b"x")
+
+    talk(at_once)
+    talk(in_drops)
+
+
+def test_a_body_that_is_read_may_take_longer() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = HEAD.replace(b"/ ", b"/echo ", 1)
+        writer.write(head + b"Content-Length: 4\r\n\r\n")
+        for _ in range(4):
+            await asyncio.sleep(SECONDS / 2)
+            writer.write(b"x")
+        assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+
+    talk(conversation)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_an_answer_is_for_whoever_takes_it(reads: bool) -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD.replace(b"/ ", b"/long ", 1) + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        if not reads:
+            await asyncio.sleep(5 * SECONDS)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await reader.readexactly(len(ANSWER))
+            return
+        received = 0
+        while received < len(ANSWER):  # slowly
+            received += len(await reader.readexactly(len(ANSWER) // 16))
+            await asyncio.sleep(SECONDS / 4)
+
+    talk(conversation)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_operators_have_a_port_of_their_own(tiny_models: Path, tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"OPERATIONS_PORT": str(port), "RUNTIME": "openvino"}
+    with service(tiny_models, tmp_path / "log", **settings) as (_, address):
+        expected = {"/metrics": 200, "/models": 404, "/health/ready": 200, "/predict": 405}
+        for path, status in expected.items():
+            assert httpx2.get(f"http://127.0.0.1:{port}{path}").status_code == status, path
+        expected = {"/metrics": 404, "/models": 200, "/health/ready": 200}
+        for path, status in expected.items():
+            headers = {"host": f"127.0.0.1:{port}"}  # it is the socket that counts
+            assert httpx2.get(f"{address}{path}", headers=headers).status_code == status, path
+
+
+@contextmanager
+def certificate(folder: Path, name: str) -> Iterator[tuple[Path, Path]]:
+    openssl = require_program("openssl")
+    crt, key = folder / "tls.crt", folder / "tls.key"
+    request = (
+        f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN={name}"
+    )
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(crt)]
+    subprocess.run([openssl, *request.split(), *files], check=True, capture_output=True)
+    yield crt, key
+
+
+def test_https_with_a_certificate_that_is_renewed(tiny_models: Path, tmp_path: Path) -> None:
+    def subject(address: str) -> str:
+        host, port = address.removeprefix("https://").split(":")
+        context = ssl.create_default_context(cafile=crt)
+        with (
+            socket.create_connection((host, int(port))) as plain,
+            context.wrap_socket(plain, server_hostname=host) as tls,
+        ):
+            return str(tls.getpeercert()["subject"])  # type: ignore[index]
+
+    with certificate(tmp_path, "first") as (crt, key):
+        settings = {"TLS_CERTIFICATE": str(crt), "TLS_PRIVATE_KEY": str(key), "RUNTIME": "openvino"}
+        with service(tiny_models, tmp_path / "log", **settings) as (process, address):
+            answer = httpx2.get(f"{address}/models", verify=ssl.create_default_context(cafile=crt))
+            assert answer.status_code == 200
+            assert "max-age" in answer.headers["strict-transport-security"]
+            with certificate(tmp_path, "second"):
+                process.send_signal(1)
+                give_up = time.monotonic() + 60
+                while True:
+                    try:
+                        assert "second" in subject(address)
+                        break
+                    except (AssertionError, ssl.SSLError):
+                        assert time.monotonic() < give_up

@@ -1,0 +1,165 @@
+"""Every alert fires where it should, and none where all is well (promtool, no clock)."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.programs import require_program
+
+RULES = REPOSITORY / "deploy" / "prometheus" / "rules"
+RUNBOOK = REPOSITORY / "docs" / "runbook.md"
+ALERTS = (RULES / "alerts.yml").read_text(encoding="utf-8")
+NAMES = re.findall(r"- alert: (\w+)", ALERTS)
+
+REQUESTS = "dermhybrid_http_requests_total"
+DURATION = "dermhybrid_http_request_duration_seconds"
+PREDICT = 'job="dermhybrid", route="/predict"'
+MODEL = 'job="dermhybrid", instance="a", model="m", version="1"'
+EIGHT_HOURS = 480
+"""In minutes, one value each."""
+
+
+def requests(good: int, failed: int, status: str = "503") -> dict[str, str]:
+    return {
+        f'{REQUESTS}{{{PREDICT}, status="200"}}': f"0+{good}x{EIGHT_HOURS}",
+        f'{REQUESTS}{{{PREDICT}, status="{status}"}}': f"0+{failed}x{EIGHT_HOURS}",
+    }
+
+
+def durations(below: int, all_of_them: int) -> dict[str, str]:
+    return {
+        f'{DURATION}_bucket{{{PREDICT}, le="1.0"}}': f"0+{below}x{EIGHT_HOURS}",
+        f"{DURATION}_count{{{PREDICT}}}": f"0+{all_of_them}x{EIGHT_HOURS}",
+    }
+
+
+def audit(below: int, all_of_them: int) -> dict[str, str]:
+    bucket = 'dermhybrid_audit_duration_seconds_bucket{job="dermhybrid", instance="a", le="%s"}'
+    numbers = {"0.2": below, "0.3": all_of_them, "+Inf": all_of_them}
+    return {bucket % bound: f"0+{n}x{EIGHT_HOURS}" for bound, n in numbers.items()}
+
+
+def decisions(novel: int, all_of_them: int) -> dict[str, str]:
+    reason = f'{MODEL}, reason="out-of-distribution"'
+    return {
+        f"dermhybrid_decision_reasons_total{{{reason}}}": f"0+{novel}x{EIGHT_HOURS}",
+        f'dermhybrid_decisions_total{{{MODEL}, action="refer"}}': f"0+{all_of_them}x{EIGHT_HOURS}",
+    }
+
+
+def problems(kind: str, a_minute: int) -> dict[str, str]:
+    return {f'dermhybrid_problems_total{{{PREDICT}, problem="{kind}"}}': f"0+{a_minute}x480"}
+
+
+def constant(metric: str, value: float) -> dict[str, str]:
+    return {metric: f"{value}x{EIGHT_HOURS}"}
+
+
+SELF_TEST = f"dermhybrid_self_test_passed{{{MODEL}}}"
+TESTED_AT = f"dermhybrid_self_test_timestamp_seconds{{{MODEL}}}"
+DRIFT = f"dermhybrid_class_drift_index{{{MODEL}}}"
+WINDOW = f"dermhybrid_class_drift_answers{{{MODEL}}}"
+QUEUE = f"dermhybrid_queue_images{{{MODEL}}}"
+INSTANCE = '{job="dermhybrid", instance="a"}'
+FAILURES = f"dermhybrid_audit_failures_total{INSTANCE}"
+
+WELL = {
+    **requests(1000, 5),
+    **durations(990, 1000),
+    **audit(100, 100),
+    **decisions(5, 100),
+    **problems("service-busy", 5),
+    **problems("internal-error", 0),
+    **constant(f"up{INSTANCE}", 1),
+    **constant(f"dermhybrid_ready{INSTANCE}", 1),
+    **constant(SELF_TEST, 1),
+    TESTED_AT: "0+60x480",
+    **constant(DRIFT, 0.05),
+    **constant(WINDOW, 500),
+    QUEUE: "0 30 2 17 0x480",
+    **constant(FAILURES, 2),  # of yesterday
+    f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+1x480",
+}
+"""Five failures in a thousand, one in a hundred slow: within the objectives."""
+
+CASES: dict[str, tuple[dict[str, str], set[str]]] = {
+    # alert: (what is otherwise, other alerts that the same thing sets off)
+    "DermHybridErrorsFast": (requests(100, 30), {"DermHybridErrorsSlow"}),
+    "DermHybridErrorsSlow": (requests(100, 8), set()),
+    "DermHybridSlowFast": (durations(20, 100), {"DermHybridSlowSlow"}),
+    "DermHybridSlowSlow": (durations(60, 100), set()),
+    "DermHybridDown": (constant(f"up{INSTANCE}", 0), set()),
+    "DermHybridNotReady": (constant(f"dermhybrid_ready{INSTANCE}", 0), set()),
+    "DermHybridSelfTestFailed": (constant(SELF_TEST, 0), set()),
+    "DermHybridSelfTestStale": (constant(TESTED_AT, 0), set()),
+    "DermHybridInternalErrors": (problems("internal-error", 1), set()),
+    "DermHybridAuditFailing": ({FAILURES: "0+1x480"}, set()),
+    "DermHybridAuditSlow": (audit(10, 100), set()),
+    "DermHybridQueueLong": (constant(QUEUE, 17), set()),
+    "DermHybridShedding": (problems("service-busy", 100), set()),
+    "DermHybridClassDrift": (constant(DRIFT, 0.3), set()),
+    "DermHybridNovelPictures": (decisions(30, 100), set()),
+    "DermHybridRefusedCallers": ({f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+20x480"}, set()),
+}
+
+
+def firing_test(series: dict[str, str], expected: set[str]) -> dict[str, Any]:
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(expected)]
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": firing, "eval_time": "7h", "exp_samples": samples}],
+    }
+
+
+def run_promtool(tests: list[dict[str, Any]], folder: Path) -> str:
+    promtool = require_program("promtool")
+    files = [str(path) for path in sorted(RULES.glob("*.yml"))]
+    content = {"rule_files": files, "evaluation_interval": "1m", "tests": tests}
+    path = folder / "test.yml"
+    path.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+    done = subprocess.run(
+        [promtool, "test", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_all_alerts_have_a_case() -> None:
+    assert set(CASES) == set(NAMES)
+    assert len(NAMES) == len(set(NAMES)) >= 16
+
+
+def test_all_is_quiet_where_all_is_well(tmp_path: Path) -> None:
+    assert run_promtool([firing_test(WELL, set())], tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_alert_fires_and_nothing_else_does(tmp_path: Path, name: str) -> None:
+    changes, others = CASES[name]
+    assert run_promtool([firing_test({**WELL, **changes}, {name, *others})], tmp_path) == ""
+
+
+def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:
+    assert run_promtool([firing_test({}, {"DermHybridDown"})], tmp_path) == ""
+
+
+def test_drift_needs_enough_answers(tmp_path: Path) -> None:
+    few = {**WELL, **constant(DRIFT, 0.9), **constant(WINDOW, 199)}
+    assert run_promtool([firing_test(few, set())], tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_runbook_says_what_to_do(name: str) -> None:
+    block = ALERTS.split(f"- alert: {name}\n")[1].split("- alert:")[0]
+    assert f"runbook_url: docs/runbook.md#{name.lower()}\n" in block + "\n"
+    assert re.search(r"severity: (page|ticket)\n", block)
+    section = re.split(rf"^## {name}$", RUNBOOK.read_text(encoding="utf-8"), flags=re.M)
+    assert len(section) == 2, f"docs/runbook.md has no section {name}"
+    text = section[1].split("\n## ")[0]
+    assert {"**Means**", "**Look**", "**Do**"} <= set(re.findall(r"\*\*\w+\*\*", text))
