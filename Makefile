@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNTIME ?= openvino
 
-.PHONY: serve test check bench format sync-serve sync-dev
+.PHONY: serve test check sbom bench format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
@@ -27,6 +27,11 @@ check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) lint-imports
 	$(RUN) hadolint Dockerfile
 	$(RUN) compose-lint docker-compose.yml
+
+sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json
+	$(UV) export --preview-features sbom-export --format cyclonedx1.5 --frozen --quiet \
+		--no-default-groups --group image --extra openvino --no-emit-package tensorflow \
+		--output-file dist/sbom.cdx.json
 
 bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
 	$(RUN) python -m tests.bench
