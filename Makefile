@@ -39,7 +39,7 @@ sync-serve: $(UV)
 	$(UV) sync --frozen --inexact --no-dev --extra openvino
 
 sync-dev: $(UV)
-	$(UV) sync --frozen --inexact --extra training --extra openvino
+	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop
 
 $(UV):
 	$(PYTHON) -m venv .tools

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from pydantic_core import to_json
 
 from app.api.deps import IMAGE_FIELD, HeatmapDep, ModelDep, Services, ServicesDep, TtaDep, UploadDep
-from app.api.fhir_answers import ContextDep, render_bundle
+from app.api.fhir_answers import ContextDep, StoreDep, render_bundle, respond_in_fhir
 from app.api.presenters import model_reference, present_answer
 from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse, Problem
 from app.api.threads import run_timed
@@ -64,6 +64,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},
+    502: {"model": Problem, "description": "The answer could not be stored."},
     503: {"model": Problem, "description": "Too many predictions are in progress."},
     504: {"model": Problem, "description": "No answer within the request's time."},
 }
@@ -80,17 +81,18 @@ async def predict(
     services: ServicesDep,
     model: ModelDep,
     heatmap: HeatmapDep,
-    upload: UploadDep,
     context: ContextDep,
+    store: StoreDep,
+    upload: UploadDep,
     tta: TtaDep = False,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    render: Render
-    render, media_type = render_json, "application/json"
     if context is not None:
-        render, media_type = partial(render_bundle, upload, context), FHIR_MEDIA_TYPE
-    body = await answer_image(services, model, upload, heatmap, tta=tta, render=render)
-    return Response(body, media_type=media_type, headers={"Vary": "Accept"})
+        render = partial(render_bundle, upload, context)
+        body = await answer_image(services, model, upload, heatmap, tta=tta, render=render)
+        return await respond_in_fhir(services, body, store=store)
+    body = await answer_image(services, model, upload, heatmap, tta=tta)
+    return Response(body, media_type="application/json", headers={"Vary": "Accept"})
 
 
 def render_json(image: Upload, judged: Judged, heatmap: HeatmapSchema | None) -> bytes:
