@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import anyio
 from fastapi import FastAPI
@@ -39,9 +40,13 @@ from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
 from app.inference.runtimes import engine_maker
+from app.interop.fhir_access import TokenAccess, open_fhir_server
 from app.interop.fhir_conformance import OPERATION_PATH
 from app.settings import Settings
 from app.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from app.interop.fhir_server import FhirServer
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
         fleet = Fleet(load, limits, metrics)
         await fleet.reload()
         auditor, feedback = _open_audit(settings, metrics)
+        fhir_server = _open_fhir_server(settings)
         app.state.services = Services(
             fleet=fleet,
             metrics=metrics,
@@ -102,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
             image_threads=anyio.CapacityLimiter(settings.image_workers),
             auditor=auditor,
             feedback=feedback,
+            fhir_server=fhir_server,
             max_batch_images=settings.max_batch_images,
             batch_concurrency=settings.max_batch_size,
             quota=quota,
@@ -116,9 +123,9 @@ def create_app(settings: Settings) -> FastAPI:
         tests.cancel()
         app.state.services.begin_to_stop()
         await fleet.close(settings.shutdown_grace_seconds)
-        for recorder in (auditor, feedback):
-            if recorder is not None:
-                await recorder.close()
+        for opened in (auditor, feedback, fhir_server):
+            if opened is not None:
+                await opened.close()
 
     app = FastAPI(
         title="DermHybrid",
@@ -185,6 +192,23 @@ def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, F
         Auditor(AuditQueue(answers), metrics, settings.digest(), required=required),
         Feedback(folder, AuditQueue(feedback), metrics),
     )
+
+
+def _open_fhir_server(settings: Settings) -> "FhirServer | None":
+    """Open the way to the FHIR server, where there is one."""
+    if settings.fhir_server_url is None:
+        return None
+    access = None
+    if settings.fhir_token_url and settings.fhir_client_id and settings.fhir_key_id:
+        assert settings.fhir_private_key_file is not None  # noqa: S101  the settings see to it
+        access = TokenAccess(
+            str(settings.fhir_token_url),
+            settings.fhir_client_id,
+            settings.fhir_private_key_file,
+            settings.fhir_key_id,
+            settings.fhir_scope,
+        )
+    return open_fhir_server(str(settings.fhir_server_url), access, settings.fhir_timeout_seconds)
 
 
 async def _test_repeatedly(fleet: Fleet, interval_seconds: float) -> None:

@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.decision import Gates
@@ -14,6 +14,18 @@ from app.domain.uploads import MAX_PICTURE_SIDE
 
 Gate = Literal["advise", "reject"]
 """What a finding about a picture does to its answer: `advise` refers it."""
+
+
+def _require_encryption(url: HttpUrl) -> HttpUrl:
+    if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
+        raise ValueError("expected https, or http to this machine itself")
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("expected an address without user, password, query and fragment")
+    return url
+
+
+ServerUrl = Annotated[HttpUrl, AfterValidator(_require_encryption)]
+"""Of a server that patients' data are sent to."""
 
 
 class Settings(BaseSettings):
@@ -66,6 +78,15 @@ class Settings(BaseSettings):
         audit_dir: Folder for the record of every answer; none is kept where it is not set.
         audit_max_file_bytes: Length from which a new file is begun.
         audit_required: Answer with 503 what could not be recorded; otherwise log and count it.
+        fhir_server_url: Base of the FHIR server that answers are stored on where a request says
+            so; without it none is.
+        fhir_token_url: Token endpoint of its authorization server (SMART Backend Services), to
+            be set together with the next three; without them it is asked without a token.
+        fhir_client_id: As registered there.
+        fhir_private_key_file: PEM of the registered key, P-384 or RSA.
+        fhir_key_id: Under which it is registered.
+        fhir_scope: What is asked for.
+        fhir_timeout_seconds: For each step of a request to these servers.
         runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
@@ -109,6 +130,16 @@ class Settings(BaseSettings):
     audit_dir: Path | None = None
     audit_max_file_bytes: Annotated[int, Field(ge=4096)] = 64 * 1024 * 1024
     audit_required: bool = True
+    fhir_server_url: ServerUrl | None = None
+    fhir_token_url: ServerUrl | None = None
+    fhir_client_id: str | None = None
+    fhir_private_key_file: Path | None = None
+    fhir_key_id: str | None = None
+    fhir_scope: str = (
+        "system/Device.cs system/DiagnosticReport.crs system/Media.cs system/Observation.crs "
+        "system/Provenance.cs"
+    )
+    fhir_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
@@ -131,6 +162,16 @@ class Settings(BaseSettings):
     def has_credentials(self) -> bool:
         """Whether callers are told apart."""
         return self.api_keys_file is not None or self.oauth_issuer is not None
+
+    @model_validator(mode="after")
+    def _check_fhir(self) -> "Settings":
+        access = ("fhir_token_url", "fhir_client_id", "fhir_private_key_file", "fhir_key_id")
+        missing = [name.upper() for name in access if getattr(self, name) is None]
+        if 0 < len(missing) < len(access):
+            raise ValueError(f"access to the FHIR server also needs {', '.join(missing)}")
+        if not missing and self.fhir_server_url is None:
+            raise ValueError("FHIR_TOKEN_URL is of no use without FHIR_SERVER_URL")
+        return self
 
     def digest(self) -> str:
         """SHA-256 of all settings, to tell by which an answer was given."""

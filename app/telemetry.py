@@ -98,6 +98,7 @@ class Metrics:
         audit_sequence: Number of the newest audit record.
         audit_failures: Answers that could not be recorded.
         feedback: Diagnoses that came back, by class and by how they were made.
+        fhir_stored: Answers that were to be stored on the FHIR server, by what became of it.
         ready: 1 while the service answers.
         authentication: 1 where callers are told apart.
     """
@@ -212,6 +213,12 @@ class Metrics:
             "dermhybrid_feedback_total",
             "Diagnoses that came back for answers, by class and by how they were made.",
             ("diagnosis", "source"),
+            registry=self.registry,
+        )
+        self.fhir_stored = Counter(
+            "dermhybrid_fhir_stored_total",
+            "Answers that were to be stored on the FHIR server: stored, failed.",
+            ("outcome",),
             registry=self.registry,
         )
         self.ready = Gauge(

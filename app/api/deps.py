@@ -22,6 +22,7 @@ from app.telemetry import Metrics
 
 if TYPE_CHECKING:
     from app.api.feedback import Feedback
+    from app.interop.fhir_server import FhirServer
 
 IMAGE_FIELD: Final = "image"
 MAX_FORM_FIELDS: Final = 8
@@ -44,6 +45,7 @@ class Services:
         image_threads: How many threads decode and draw at once.
         auditor: Records answers; None where no record is kept.
         feedback: Records diagnoses that come back; None where no record is kept.
+        fhir_server: Where answers are stored on request; None where there is none.
         max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
         quota: Of each caller; None for no bound.
@@ -60,6 +62,7 @@ class Services:
     image_threads: anyio.CapacityLimiter
     auditor: Auditor | None
     feedback: "Feedback | None"
+    fhir_server: "FhirServer | None"
     max_batch_images: int
     batch_concurrency: int
     quota: Quota | None

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from app.access.scopes import Scope
 from app.api.answering import Question, answer_image
 from app.api.deps import ServicesDep, media_type
-from app.api.fhir_answers import render_bundle
+from app.api.fhir_answers import check_store, render_bundle, respond_in_fhir
 from app.api.guard import requires
 from app.api.schemas import Problem
 from app.domain.heatmaps import HeatmapRequest, OverlayFormat, choose_method
@@ -33,6 +33,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No FHIR JSON, or no image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},
+    502: {"model": Problem, "description": "The answer could not be stored."},
     503: {"model": Problem, "description": "Too many predictions are in progress."},
     504: {"model": Problem, "description": "No answer within the request's time."},
 }
@@ -64,6 +65,8 @@ async def classify_lesion(
     services: ServicesDep, query: Annotated[LesionQuery, Depends(get_query)]
 ) -> Response:
     """Answer as `/predict` does, in a FHIR R4 transaction Bundle."""
+    if query.store:
+        check_store(services, query.context)
     model = services.fleet.get(query.model)
     with model.in_use():
         has_attention = model.loaded.drawn.manifest.has_attention
@@ -71,7 +74,7 @@ async def classify_lesion(
         heatmap = HeatmapRequest(OverlayFormat.PNG, method, None) if query.heatmap else None
         render = partial(render_bundle, query.image, query.context)
         body = await answer_image(services, model, query.image, heatmap, Question(), render)
-    return Response(body, media_type=FHIR_MEDIA_TYPE)
+    return await respond_in_fhir(services, body, store=query.store)
 
 
 @router.get(

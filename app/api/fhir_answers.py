@@ -4,10 +4,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Final, Literal
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 
+from app.api.deps import Services, ServicesDep
 from app.api.schemas import HeatmapSchema
+from app.domain.errors import FhirServerError
 from app.domain.heatmap_checks import HeatmapFlag
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload
@@ -19,6 +22,7 @@ from app.interop.fhir_references import REFERENCE_PATTERNS, Context
 from app.telemetry import request_id
 
 FHIR_PREFIX: Final = "/fhir/"
+STORED_HEADER: Final = "X-FHIR-Stored"
 _FLAG_WORDS: Final = {
     HeatmapFlag.BLANK: "the map is all zero.",
     HeatmapFlag.BORDER_DOMINATED: "most of it lies at the picture's border.",
@@ -90,6 +94,57 @@ async def get_context(
 
 
 ContextDep = Annotated[Context | None, Depends(get_context)]
+
+
+async def get_store(
+    services: ServicesDep,
+    context: ContextDep,
+    store: Annotated[
+        bool,
+        Query(
+            description="Store the FHIR answer on the service's FHIR server before it is given; "
+            "X-FHIR-Stored says where. What cannot be stored is answered with 502."
+        ),
+    ] = False,
+) -> bool:
+    """Whether the answer is to be stored; checked before the upload is read."""
+    if store and context is None:
+        raise HTTPException(422, "Only an answer in FHIR can be stored: ask for format=fhir too.")
+    if store and context is not None:
+        check_store(services, context)
+    return store
+
+
+StoreDep = Annotated[bool, Depends(get_store)]
+
+
+def check_store(services: Services, context: Context) -> None:
+    """Say whether an answer could be stored.
+
+    Raises:
+        HTTPException: 422: there is no server, or no patient to find the answer by.
+    """
+    if services.fhir_server is None:
+        raise HTTPException(422, "This service stores nothing: its FHIR_SERVER_URL is not set.")
+    if context.subject is None:
+        raise HTTPException(422, "Expected a subject: a stored answer without one is nobody's.")
+
+
+async def respond_in_fhir(services: Services, bundle: bytes, *, store: bool) -> Response:
+    """The answer, once it is stored where that is asked for.
+
+    Raises:
+        FhirServerError: It could not be stored.
+    """
+    response = Response(bundle, media_type=FHIR_MEDIA_TYPE, headers={"Vary": "Accept"})
+    if store and services.fhir_server is not None:
+        try:
+            response.headers[STORED_HEADER] = await services.fhir_server.store(bundle)
+        except FhirServerError:
+            services.metrics.fhir_stored.labels("failed").inc()
+            raise
+        services.metrics.fhir_stored.labels("stored").inc()
+    return response
 
 
 def render_bundle(

@@ -1,12 +1,12 @@
 """`POST /predict`: one image in, one traceable answer out."""
 
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from app.access.scopes import Scope
-from app.api.answering import Question, Render, answer_image, render_json
+from app.api.answering import Question, answer_image
 from app.api.deps import (
     IMAGE_FIELD,
     FrameDep,
@@ -16,7 +16,7 @@ from app.api.deps import (
     TtaDep,
     UploadDep,
 )
-from app.api.fhir_answers import ContextDep, render_bundle
+from app.api.fhir_answers import ContextDep, StoreDep, render_bundle, respond_in_fhir
 from app.api.guard import requires
 from app.api.schemas import PredictionResponse, Problem
 from app.domain.images import MEDIA_TYPES
@@ -57,9 +57,15 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},
+    502: {"model": Problem, "description": "The answer could not be stored."},
     503: {"model": Problem, "description": "Too many predictions are in progress."},
     504: {"model": Problem, "description": "No answer within the request's time."},
 }
+
+
+async def get_question(tta: TtaDep = False, frame: FrameDep = None) -> Question:
+    """What the query asks, beside the heatmap."""
+    return Question(tta=tta, frame=frame)
 
 
 @router.post(
@@ -73,16 +79,15 @@ async def predict(
     services: ServicesDep,
     model: ModelDep,
     heatmap: HeatmapDep,
-    upload: UploadDep,
     context: ContextDep,
-    tta: TtaDep = False,
-    frame: FrameDep = None,
+    store: StoreDep,
+    upload: UploadDep,
+    question: Annotated[Question, Depends(get_question)],
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
-    render: Render
-    render, media_type = render_json, "application/json"
     if context is not None:
-        render, media_type = partial(render_bundle, upload, context), FHIR_MEDIA_TYPE
-    question = Question(tta=tta, frame=frame)
-    body = await answer_image(services, model, upload, heatmap, question, render)
-    return Response(body, media_type=media_type, headers={"Vary": "Accept"})
+        render = partial(render_bundle, upload, context)
+        body = await answer_image(services, model, upload, heatmap, question, render)
+        return await respond_in_fhir(services, body, store=store)
+    body = await answer_image(services, model, upload, heatmap, question)
+    return Response(body, media_type="application/json", headers={"Vary": "Accept"})

@@ -20,6 +20,7 @@ DermHybridError
 ├── DeadlineExceededError         the request's time has passed
 ├── RequestTooLongError           a body that is longer than anything it may hold
 ├── FhirParametersError           FHIR Parameters that are not what the operation takes
+├── FhirServerError               the hospital's FHIR server did not do what was asked
 ├── AnswerNotFoundError           no such answer is recorded
 ├── AnswerAmbiguousError          several answers are meant, or none in particular
 ├── AuditUnavailableError         an answer could not be recorded
@@ -125,6 +126,10 @@ class RequestTooLongError(DermHybridError):
 
 class FhirParametersError(DermHybridError):
     """FHIR Parameters that are not what the operation takes; the message repeats no value."""
+
+
+class FhirServerError(DermHybridError):
+    """The FHIR server, or what gives access to it, did not do what it was asked."""
 
 
 class AnswerNotFoundError(DermHybridError):

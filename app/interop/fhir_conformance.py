@@ -19,6 +19,7 @@ _PARAMETERS: Final = (
     ("basedOn", 0, "Reference", "ServiceRequest/...: who asked for it."),
     ("model", 0, "string", "name or name@version; the default model where it is missing."),
     ("heatmap", 0, "boolean", "Whether to draw the heatmap; it is drawn where this is missing."),
+    ("store", 0, "boolean", "Whether to store the answer on the service's FHIR server."),
 )
 """Name, least number, type, and what it is."""
 
@@ -77,7 +78,7 @@ def operation_definition() -> Json:
         "kind": "operation",
         "date": _CHANGED,
         "description": f"Class probabilities, a heatmap and a decision. {RESEARCH_USE_NOTICE}",
-        "affectsState": False,
+        "affectsState": True,
         "code": OPERATION,
         "system": True,
         "type": False,

@@ -29,6 +29,7 @@ _ISSUE_BY_STATUS: Final = {
     415: "not-supported",
     422: "invalid",
     500: "exception",
+    502: "transient",
     503: "transient",
     504: "timeout",
 }

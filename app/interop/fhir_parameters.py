@@ -27,6 +27,7 @@ VALUE_TYPES: Final = {
     **dict.fromkeys(REFERENCE_TYPES, "valueReference"),
     "model": "valueString",
     "heatmap": "valueBoolean",
+    "store": "valueBoolean",
 }
 """By the parameter's name; only `image` is needed, and none may be there twice."""
 
@@ -47,7 +48,9 @@ class _Reference(_Element):
 
 
 class _Parameter(_Element):
-    name: Literal["image", "subject", "encounter", "imagingStudy", "basedOn", "model", "heatmap"]
+    name: Literal[
+        "image", "subject", "encounter", "imagingStudy", "basedOn", "model", "heatmap", "store"
+    ]
     attachment: Annotated[_Attachment | None, Field(alias="valueAttachment")] = None
     reference: Annotated[_Reference | None, Field(alias="valueReference")] = None
     string: Annotated[str | None, Field(alias="valueString", max_length=80)] = None
@@ -68,12 +71,14 @@ class LesionQuery:
         context: What the image belongs to.
         model: `name` or `name@version`; None for the default.
         heatmap: Draw one.
+        store: Store the answer on the FHIR server.
     """
 
     image: bytes
     context: Context
     model: str | None
     heatmap: bool
+    store: bool
 
 
 def read_parameters(body: bytes) -> LesionQuery:
@@ -106,7 +111,7 @@ def read_parameters(body: bytes) -> LesionQuery:
         name: _reference(kind, name, by_name[name]) if name in by_name else None
         for name, kind in REFERENCE_TYPES.items()
     }
-    model, heatmap = by_name.get("model"), by_name.get("heatmap")
+    model, heatmap, store = (by_name.get(name) for name in ("model", "heatmap", "store"))
     return LesionQuery(
         image=_image(by_name.get("image")),
         context=Context(
@@ -117,6 +122,7 @@ def read_parameters(body: bytes) -> LesionQuery:
         ),
         model=model.string if model else None,
         heatmap=heatmap is None or bool(heatmap.boolean),
+        store=store is not None and bool(store.boolean),
     )
 
 

@@ -51,3 +51,44 @@ def test_contradictions_about_who_may_call_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=message):
         Settings()
+
+
+ACCESS = {
+    "FHIR_SERVER_URL": "https://fhir.hospital.example/r4",
+    "FHIR_TOKEN_URL": "https://login.hospital.example/token",
+    "FHIR_CLIENT_ID": "dermhybrid",
+    "FHIR_PRIVATE_KEY_FILE": "/run/secrets/fhir.pem",
+    "FHIR_KEY_ID": "key-1",
+}
+
+
+@pytest.mark.parametrize("missing", [*ACCESS, None])
+def test_access_to_the_fhir_server_is_whole_or_not_there(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None
+) -> None:
+    for name, value in ACCESS.items():
+        if name != missing:
+            monkeypatch.setenv(name, value)
+    if missing is None:
+        assert str(Settings().fhir_server_url) == ACCESS["FHIR_SERVER_URL"]
+    else:
+        with pytest.raises(ValidationError, match=missing):
+            Settings()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://fhir.hospital.example/r4",
+        "https://user:password@fhir.hospital.example/",
+        "https://fhir.hospital.example/?key=1",
+        "ftp://127.0.0.1/",
+        "fhir",
+    ],
+)
+def test_patients_data_go_to_no_unsafe_address(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("FHIR_SERVER_URL", url)
+    with pytest.raises(ValidationError, match="fhir_server_url"):
+        Settings()
+    monkeypatch.setenv("FHIR_SERVER_URL", "http://127.0.0.1:8080/fhir")
+    assert Settings().fhir_server_url is not None

@@ -1,13 +1,11 @@
 """Models with rules, and the real servers that the API is tried against."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.fhir_checks import require_peers
+from tests.fhir_peers import running
 from tests.tiny_artifact import write_tiny_artifact
 from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules, write_tiny_ensemble
 
@@ -43,28 +41,8 @@ def ruled_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models
 
 
-def start_peer(script: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """Run a server of `tests/peers`; it prints its address when it listens."""
-    process = subprocess.Popen(
-        ["node", script],
-        cwd=require_peers(),
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
-
-
-def stop_peer(process: subprocess.Popen[str]) -> None:
-    """End a server of `start_peer`."""
-    process.terminate()
-    process.communicate(timeout=30)
-
-
 @pytest.fixture(scope="module")
 def fhir_server() -> Iterator[str]:
     """Address of a real FHIR R4 server that validates what it stores."""
-    process, address = start_peer("fhir_server.mjs")
-    yield address
-    stop_peer(process)
+    with running("fhir_server.mjs") as address:
+        yield address

@@ -33,14 +33,17 @@ def test_everything_that_can_be_said() -> None:
         reference("basedOn", "ServiceRequest/4"),
         {"name": "model", "valueString": "light@1", "id": "x"},
         {"name": "heatmap", "valueBoolean": False},
+        {"name": "store", "valueBoolean": True},
         id="mine",
     )
     context = Context("Patient/1", "Encounter/2", "ImagingStudy/3", "ServiceRequest/4")
-    assert read_parameters(body) == LesionQuery(b"pixels", context, "light@1", False)
+    assert read_parameters(body) == LesionQuery(b"pixels", context, "light@1", False, True)
 
 
 def test_an_image_is_enough() -> None:
-    assert read_parameters(parameters(IMAGE)) == LesionQuery(b"pixels", Context(), None, True)
+    assert read_parameters(parameters(IMAGE)) == LesionQuery(
+        b"pixels", Context(), None, True, False
+    )
 
 
 def test_base64_may_have_white_space() -> None:
@@ -65,7 +68,7 @@ def attachment(**content: Any) -> bytes:
         (parameters(), "image: expected"),
         (parameters(parameter="image"), "array"),
         (parameters(IMAGE, IMAGE), "twice"),
-        (parameters(*[IMAGE] * 8), "at most 7"),
+        (parameters(*[IMAGE] * 9), "at most 8"),
         (parameters({"name": "Zzyzx", "valueString": "Quux"}), "parameter.0.name"),
         (parameters({**IMAGE, "name": "subject"}), "subject: expected valueReference"),
         (parameters({"name": "image"}), "image: expected valueAttachment"),
