@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 from tests.conftest import REPOSITORY
-from training.config import Protocol, Stage
+from training.config import Stage
 from training.fit import DiscriminativeAdam, averaged, choose_strategy, fit
-from training.prepare import prepare
+from training.prepare import PreparedData
 from training.progress import Progress
 from training.recipes.catalog import RECIPES
 from training.run_folder import read_history
@@ -27,17 +27,18 @@ import tensorflow as tf
 cpu, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
+from training import efficientnet_lite
 from training.config import Protocol, Stage
 from training.fit import fit
 from training.prepare import load_prepared, prepare
 from training.recipes.catalog import RECIPES
-from training.config import Precision
 
+efficientnet_lite._GROUPS = efficientnet_lite._GROUPS[:2]  # as in the fixture short_lite
 root = Path(sys.argv[1])
 data = prepare([root], root / "HAM10000_metadata.csv", Path(sys.argv[2]) / "data",
                Protocol.LESION, 1, lambda done, total: None)
-recipe = replace(RECIPES["scratch-densenet121"], stages=(Stage(32, 1, 1e-3, 2),), batch_size=8,
-                 precision=Precision.FLOAT32)
+recipe = replace(RECIPES["lite-efficientnet-lite0"], stages=(Stage(32, 1, 1e-3, 2),), batch_size=8,
+                 backbone_weights="none", frozen_layers=0)
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 result = fit(recipe, data, Path(sys.argv[2]) / "run", strategy=strategy)
 assert strategy.num_replicas_in_sync == 2
@@ -79,11 +80,10 @@ class KilledError(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
 def test_averages_schedule_and_rates_survive_an_interruption(
-    synthetic_dataset: tuple[Path, Path], tmp_path: Path
+    data: PreparedData, tmp_path: Path
 ) -> None:
-    images, metadata = synthetic_dataset
-    data = prepare([images], metadata, tmp_path / "data", Protocol.LESION, 1, lambda *_: None)
     fit(RECIPE, data, tmp_path / "whole")
 
     def die(progress: Progress, _steps: int, _loss: float) -> None:
@@ -99,6 +99,23 @@ def test_averages_schedule_and_rates_survive_an_interruption(
     )
     assert len(whole) == 2
     assert cut == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
+def test_the_graph_of_a_step_is_made_once(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced = []
+    train_step = keras.Model.train_step
+
+    def count(model: keras.Model, batch: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        traced.append(model.name)
+        return train_step(model, batch)
+
+    monkeypatch.setattr(keras.Model, "train_step", count)
+    fit(replace(RECIPE, stages=(Stage(32, 1, 1e-2, 2),)), data, tmp_path / "run")
+    assert traced == [RECIPE.name]
 
 
 def test_the_backbone_moves_by_its_own_rate_and_averages_lag_behind() -> None:
