@@ -18,7 +18,8 @@ serve: sync-serve ## Install what is locked and serve the committed models on HO
 	RUNTIME=$(RUNTIME) $(RUN) dermhybrid serve --host $(HOST) --port $(PORT)
 
 test: sync-dev ## Install what is locked and run every test
-	$(RUN) pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(RUN) pytest --cov --cov-report=term -n logical --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) ruff format --check .

@@ -22,6 +22,17 @@ PLAIN_MODEL = "tiny_plain"
 ATTENTION_MODEL = "tiny_with_attention"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the slow files where several processes share the work, so that they end together.
+
+    Each process takes a file at a time, for a file's tests share fixtures (`make test`).
+    """
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models, one with attention; the plain one in two versions. Do not change them."""

@@ -1,18 +1,17 @@
 """Ablations vary one thing each, are trained once, and never touch the test part."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from app.domain.measurements import Metrics
-from tests.conftest import REPOSITORY
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
 from training import ablate as ablations
+from training.cli import app
 from training.config import Backbone, Recipe, Stage
 from training.evaluate import evaluate, measure_as_trained
 from training.export import ExportError, export
@@ -143,6 +142,7 @@ def test_rows_of_another_base_or_teacher_are_not_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
 def test_a_metadata_hybrid_is_measured_as_it_was_validated_and_never_exported(
     data: PreparedData, tmp_path: Path
 ) -> None:
@@ -175,17 +175,15 @@ def test_one_command_trains_and_compares(data: PreparedData, tmp_path: Path) -> 
         tmp_path / "models", "tiny", split_fingerprint=data.split_fingerprint
     )
 
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "training", "ablate", "lite-efficientnet-lite0"]
+    def run(*more: str) -> Result:
+        command = ["ablate", "lite-efficientnet-lite0"]
         command += ["--data", str(data.directory), "--runs", str(tmp_path / "runs")]
         command += ["--image-size", "32", "--max-epochs", "1", "--steps-per-epoch", "1", *more]
-        return subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False
-        )
+        return CliRunner().invoke(app, command)
 
     chosen = ("--variants", "distilled", "--teacher", str(teacher))
     done = run(*chosen, "--variants", "no-imagenet")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     path = tmp_path / "runs" / "ablations.json"
     lines = json.loads(path.read_text())["variants"]
     assert [line["variant"] for line in lines] == ["distilled", "no-imagenet"]
@@ -196,5 +194,6 @@ def test_one_command_trains_and_compares(data: PreparedData, tmp_path: Path) -> 
     recipe = json.loads((tmp_path / "runs" / "distilled" / "recipe.json").read_text())["recipe"]
     assert (recipe["distillation_weight"], recipe["distillation_temperature"]) == (0.5, 2.0)
     refused = run("--variants", "flatten")
-    assert refused.returncode == 1
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, SystemExit)
     assert "no variant flatten" in " ".join(refused.stderr.split())

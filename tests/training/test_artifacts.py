@@ -68,6 +68,7 @@ def test_a_damaged_artifact_teaches_nothing_and_begins_nothing(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
 def test_weights_come_back_in_half_precision_and_only_into_the_same_layers(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     model = build_hybrid(RECIPE, 224)

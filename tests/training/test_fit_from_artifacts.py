@@ -34,6 +34,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
 @pytest.mark.parametrize("metadata", [False, True], ids=["image", "metadata"])
 def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
     data: PreparedData, tmp_path: Path, metadata: bool
@@ -75,6 +76,7 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
 def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path) -> None:
     keras.utils.set_random_seed(7)
     source = build_hybrid(TINY, 224)
