@@ -18,7 +18,7 @@ from app.protocol import MAX_HEAD_BYTES, bounded_protocol
 from tests.app.test_server import service
 from tests.programs import require_program
 
-SECONDS = 0.3
+SECONDS = 0.5
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 ANSWER = b"x" * (32 << 20)
 """More than the system's buffers take."""

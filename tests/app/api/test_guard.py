@@ -86,6 +86,13 @@ def test_the_table_has_what_the_api_describes(secured: Secured) -> None:
         for path, methods in secured.client.get("/openapi.json").json()["paths"].items()
         for method in methods
     }
+    operations = secured.client.get("/openapi.json").json()["paths"]
+    for route in secured.routes:
+        for method in route.methods if route.path in operations else ():
+            described = operations[route.path][method.lower()]
+            needed = [{"credential": [route.scope]}] if route.scope else None
+            assert described.get("security") == needed, route
+            assert ({"401", "403", "429"} <= set(described["responses"])) == bool(needed)
     table = {(method, route.path) for route in secured.routes for method in route.methods}
     assert documented <= table
     assert {route.path for route in secured.routes if route.scope is None} == set(PUBLIC_PATHS)
