@@ -108,7 +108,12 @@ class TokenVerifier:
                 return await to_thread.run_sync(
                     get, identifier, limiter=self._threads, abandon_on_cancel=True
                 )
-        except (TimeoutError, ValueError, jwt.PyJWKClientConnectionError) as error:
+        except (
+            TimeoutError,
+            ValueError,  # no JSON
+            jwt.PyJWKClientConnectionError,
+            jwt.PyJWKSetError,
+        ) as error:
             raise IdentityProviderUnavailableError(
                 "The keys that tokens are checked with cannot be had at present. Repeat the "
                 "request later, or use an API key."

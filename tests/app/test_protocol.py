@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -15,10 +15,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from app.protocol import MAX_HEAD_BYTES, bounded_protocol
-from tests.app.test_server import service
+from tests.app.test_server import free_port, service
 from tests.programs import require_program
 
-SECONDS = 0.3
+SECONDS = 0.5
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 ANSWER = b"x" * (32 << 20)
 """More than the system's buffers take."""
@@ -171,13 +171,6 @@ def test_an_answer_is_for_whoever_takes_it(reads: bool) -> None:
             await asyncio.sleep(SECONDS / 4)
 
     talk(conversation)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_operators_have_a_port_of_their_own(tiny_models: Path, tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.app.test_protocol import free_port
-from tests.app.test_server import service
+from tests.app.test_server import free_port, service
 from tests.conftest import REPOSITORY
 from tests.programs import require_program
 from tests.tiny_artifact import write_tiny_artifact

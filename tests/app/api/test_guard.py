@@ -86,6 +86,13 @@ def test_the_table_has_what_the_api_describes(secured: Secured) -> None:
         for path, methods in secured.client.get("/openapi.json").json()["paths"].items()
         for method in methods
     }
+    operations = secured.client.get("/openapi.json").json()["paths"]
+    for route in secured.routes:
+        for method in route.methods if route.path in operations else ():
+            described = operations[route.path][method.lower()]
+            needed = [{"credential": [route.scope]}] if route.scope else None
+            assert described.get("security") == needed, route
+            assert ({"401", "403", "429"} <= set(described["responses"])) == bool(needed)
     table = {(method, route.path) for route in secured.routes for method in route.methods}
     assert documented <= table
     assert {route.path for route in secured.routes if route.scope is None} == set(PUBLIC_PATHS)
@@ -145,10 +152,11 @@ def test_every_route_lets_in_whoever_may(secured: Secured) -> None:
 
 def test_public_paths_are_open_and_nothing_like_them_is(secured: Secured) -> None:
     for path in PUBLIC_PATHS:
+        if "{" in path:
+            continue
         assert secured.client.get(path).status_code == 200
     for path in (
         "/nowhere",
-        "/",
         "/health",
         "/health/live/",
         "/health/live/../../metrics",

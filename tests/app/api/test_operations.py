@@ -100,9 +100,10 @@ def test_whoever_was_shed_expired_or_left_is_counted(tiny_models: Path, lesion_p
             image = {"image": lesion_png}
             first = asyncio.create_task(http.post("/predict", files=image))
             await asyncio.to_thread(engine.started.wait, 30)
-            late = {"x-request-timeout": "2"}
+            late = {"x-request-timeout": "5"}
             second = asyncio.create_task(http.post("/predict", files=image, headers=late))
-            while not value("queue_images", model=PLAIN_MODEL, version="2"):  # noqa: ASYNC110
+            while not value("queue_images", model=PLAIN_MODEL, version="2"):
+                assert not second.done()
                 await asyncio.sleep(0.01)
             assert (await http.post("/predict", files=image)).status_code == 503
             assert problems("service-busy") == 1

@@ -1,0 +1,83 @@
+"""The manifests are what Kubernetes takes, and fit the service and one another."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from app.settings import Settings
+from tests.conftest import REPOSITORY
+
+FOLDER = REPOSITORY / "deploy" / "kubernetes"
+KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))
+RESOURCES = [
+    document
+    for name in KUSTOMIZATION["resources"]
+    for document in yaml.safe_load_all((FOLDER / name).read_text(encoding="utf-8"))
+]
+VERSIONS = ("1.31", kubernetes_validate.latest_version())
+
+
+def resource(kind: str) -> dict[str, Any]:
+    (found,) = [document for document in RESOURCES if document["kind"] == kind]
+    return dict(found)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("document", RESOURCES, ids=lambda document: str(document["kind"]))
+def test_kubernetes_takes_it(document: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_kustomization_has_all_files() -> None:
+    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(KUSTOMIZATION["resources"]) == files
+    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert "/deploy/kubernetes/keys.jsonl" in ignored
+
+
+def test_the_environment_is_one_that_the_service_starts_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pod = resource("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    for variable in container["env"]:
+        assert variable["name"].lower() in Settings.model_fields
+        monkeypatch.setenv(variable["name"], variable["value"])
+    settings = Settings()
+    assert settings.has_credentials
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": 8000, "operations": settings.operations_port}
+    (keys,) = [volume for volume in pod["volumes"] if volume["name"] == "keys"]
+    assert keys["secret"]["secretName"] == KUSTOMIZATION["secretGenerator"][0]["name"]
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    (file,) = KUSTOMIZATION["secretGenerator"][0]["files"]
+    assert settings.api_keys_file == mounts["keys"] / file
+    longest = settings.drain_seconds + settings.shutdown_grace_seconds
+    assert pod["terminationGracePeriodSeconds"] > longest
+
+
+def test_it_may_do_no_more_than_it_needs() -> None:
+    pod = resource("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert set(resource("NetworkPolicy")["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+
+
+def test_everything_selects_the_same_pods() -> None:
+    labels = resource("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert resource("Deployment")["spec"]["selector"]["matchLabels"] == labels
+    assert resource("Service")["spec"]["selector"] == labels
+    assert resource("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    assert resource("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == labels
+    target = resource("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert target["name"] == resource("Deployment")["metadata"]["name"]
