@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
 from app.access.tokens import TokenVerifier
-from app.api import admin, batch, fhir, models, operations, predict
+from app.api import admin, batch, cds, fhir, models, operations, predict
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         "/predict": predictions,
         OPERATION_PATH: predictions,
         "/predict/batch": Admission(settings.max_batches_in_progress),
+        cds.CDS_PATH: Admission(cds.MAX_CDS_IN_PROGRESS),
     }
     quota = None
     if settings.quota_per_minute is not None:
@@ -143,6 +144,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(feedback_routes.router)
     if settings.has_credentials:
         app.include_router(admin.router)
+    if settings.cds_hooks:
+        viewer = None if settings.public_url is None else str(settings.public_url)
+        app.include_router(cds.make_router(viewer))
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(
@@ -151,6 +155,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_bytes_by_prefix={
             "/predict/batch": settings.max_batch_bytes,
             FEEDBACK_PREFIX: MAX_FEEDBACK_BYTES,
+            cds.CDS_PREFIX: cds.MAX_CDS_BYTES,
             # In base64, with white space.
             FHIR_PREFIX: settings.max_image_bytes * 3 // 2 + MULTIPART_OVERHEAD_BYTES,
         },

@@ -25,7 +25,7 @@ def _require_encryption(url: HttpUrl) -> HttpUrl:
 
 
 ServerUrl = Annotated[HttpUrl, AfterValidator(_require_encryption)]
-"""Of a server that patients' data are sent to."""
+"""Of a server that patients' data are sent to, or that people are sent to."""
 
 
 class Settings(BaseSettings):
@@ -87,6 +87,8 @@ class Settings(BaseSettings):
         fhir_key_id: Under which it is registered.
         fhir_scope: What is asked for.
         fhir_timeout_seconds: For each step of a request to these servers.
+        cds_hooks: Answer CDS Hooks calls; whoever may call learns what is in a patient's record.
+        public_url: Where people open this service, for the link of its cards; none without it.
         runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
@@ -140,6 +142,8 @@ class Settings(BaseSettings):
         "system/Provenance.cs"
     )
     fhir_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    cds_hooks: bool = False
+    public_url: ServerUrl | None = None
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2

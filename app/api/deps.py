@@ -39,7 +39,7 @@ class Services:
         fleet: The served models.
         metrics: Where measurements go.
         image_limits: Bounds on uploads.
-        doors: Before predictions, and before batches of images.
+        doors: Before predictions, batches of images, and calls of CDS Hooks.
         gates: Which findings about a picture reject its answer.
         max_overlay_side: Longest side of an overlay in pixels.
         image_threads: How many threads decode and draw at once.

@@ -29,6 +29,7 @@ PUBLIC_PATHS: Final = (
     "/openapi.json",
     "/fhir/metadata",
     "/fhir/OperationDefinition/{name}",
+    "/cds-services",
 )
 """Path templates of what anybody may read: nothing of a picture, a caller or a measurement."""
 

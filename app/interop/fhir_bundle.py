@@ -30,6 +30,7 @@ from app.interop.fhir_codes import (
     Json,
     coding,
     concept,
+    decision_concept,
     own,
 )
 from app.interop.fhir_finding import Finding, Overlay
@@ -161,8 +162,11 @@ class _Writer:
                 f"{found.confidence:.2f}{'' if found.calibrated else ' (not calibrated)'}."
             )
         conclusion = " ".join([*sentences, RESEARCH_USE_NOTICE])
+        decision = decision_concept(finding.decision.action, finding.decision.sentence)
         report = {
             **self._labelled("report"),
+            # For whoever reads or searches for reports alone.
+            "meta": {"security": [AI_ASSERTED], "tag": decision["coding"]},
             "status": "preliminary",
             "category": [IMAGING_SERVICE],
             "code": own(REPORT_CODE, "AI classification of a dermatoscopic image (research use)"),

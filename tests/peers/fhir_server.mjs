@@ -36,6 +36,13 @@ async function isAllowed(headers) {
   return jwtVerify(token, keys, { issuer }).then(() => true, () => false);
 }
 
+function parse(body, type) {
+  if (type.startsWith('application/x-www-form-urlencoded')) {
+    return Object.fromEntries(new URLSearchParams(body));
+  }
+  return body ? JSON.parse(body) : undefined;
+}
+
 async function answer(request, body) {
   if (!(await isAllowed(request.headers))) return [unauthorized];
   const query = Object.fromEntries(new URL(request.url, 'http://localhost').searchParams);
@@ -47,7 +54,7 @@ async function answer(request, body) {
       params: {},
       query,
       headers: request.headers,
-      body: body.length ? JSON.parse(body) : undefined,
+      body: parse(body.toString(), request.headers['content-type'] ?? ''),
     },
     repository
   );

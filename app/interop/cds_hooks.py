@@ -1,0 +1,155 @@
+"""CDS Hooks 2.0: a card about the newest answer that is in a patient's record (ADR-0021).
+
+https://cds-hooks.hl7.org/2.0/
+"""
+
+import re
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.domain.decision import Action
+from app.domain.notice import RESEARCH_USE_NOTICE
+from app.interop.fhir_codes import CODE_SYSTEM, DECISION_SYSTEM, REPORT_CODE, Json
+
+SERVICE_ID: Final = "dermhybrid-newest-answer"
+PREFETCH_KEY: Final = "reports"
+_MAX_CONCLUSION: Final = 1500
+_SOURCE: Final = {"label": "DermHybrid (research software, not a medical device)"}
+_SUMMARIES: Final = {
+    Action.REPORT: "AI (research use): an answer for a skin lesion is in the record",
+    Action.REFER: "AI (research use): a specialist has to look at a picture of a skin lesion",
+    Action.REJECT: "AI (research use): a picture of a skin lesion could not be answered",
+}
+"""Of less than 140 characters with a date, as the standard wants."""
+
+
+class _Element(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class HookContext(_Element):
+    """Of a `patient-view`."""
+
+    patient_id: Annotated[str, Field(alias="patientId", pattern=r"^[A-Za-z0-9\-.]{1,64}$")]
+
+
+class HookRequest(_Element):
+    """A call of the service.
+
+    `fhirServer` and `fhirAuthorization` are not read: no address that a caller gives is asked.
+    """
+
+    hook: Literal["patient-view"]
+    hook_instance: Annotated[uuid.UUID, Field(alias="hookInstance")]
+    context: HookContext
+    prefetch: dict[str, Any] | None = None
+
+
+def discovery() -> Json:
+    """What `GET /cds-services` says."""
+    query = {f"{k}={v}" for k, v in report_query("{{context.patientId}}").items()}
+    return {
+        "services": [
+            {
+                "hook": "patient-view",
+                "id": SERVICE_ID,
+                "title": "DermHybrid: newest answer",
+                "description": f"The newest AI answer about a skin lesion. {RESEARCH_USE_NOTICE}",
+                "prefetch": {PREFETCH_KEY: "DiagnosticReport?" + "&".join(sorted(query))},
+            }
+        ]
+    }
+
+
+def report_query(patient_id: str) -> dict[str, str]:
+    """The search for a patient's newest answers."""
+    return {
+        "subject": f"Patient/{patient_id}",
+        "code": f"{CODE_SYSTEM}|{REPORT_CODE}",
+        "_sort": "-issued",
+        "_count": "10",
+    }
+
+
+def prefetched(request: HookRequest) -> list[Any] | None:
+    """The reports that came with a call; None where none were sent along."""
+    if request.prefetch is None or PREFETCH_KEY not in request.prefetch:
+        return None
+    bundle = request.prefetch[PREFETCH_KEY]
+    entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    return [e.get("resource") for e in entries or [] if isinstance(e, dict)]
+
+
+def make_cards(reports: Iterable[Any], patient_id: str, viewer_url: str | None) -> Json:
+    """The answer to a call.
+
+    Args:
+        reports: What was found, of any origin; what is no answer of this service about this
+            patient is passed over.
+        patient_id: Whose record is looked at.
+        viewer_url: Where people open this service's viewer; None for a card without a link.
+
+    Returns:
+        One card, or none.
+    """
+    answers = [
+        (issued, action, report)
+        for report in reports
+        if (action := _action(report, patient_id)) and (issued := _issued(report))
+    ]
+    if not answers:
+        return {"cards": []}
+    issued, action, report = max(answers, key=lambda answer: answer[0])
+    conclusion = _as_markdown(str(report.get("conclusion", ""))[:_MAX_CONCLUSION])
+    card: Json = {
+        "uuid": str(uuid.uuid4()),
+        "summary": f"{_SUMMARIES[action]} ({issued.date().isoformat()})",
+        "indicator": "info" if action is Action.REPORT else "warning",
+        "detail": f"{conclusion}\n\n**{RESEARCH_USE_NOTICE}**",
+        "source": _SOURCE,
+    }
+    if viewer_url is not None:
+        card["links"] = [{"label": "Open the viewer", "url": viewer_url, "type": "absolute"}]
+    return {"cards": [card]}
+
+
+def _action(report: Any, patient_id: str) -> Action | None:
+    """What an answer says is to become of it; None for what is no answer about this patient."""
+    if not isinstance(report, dict) or report.get("resourceType") != "DiagnosticReport":
+        return None
+    subject = _member(report, "subject", "reference")
+    codes = _codes(_member(report, "code", "coding"), CODE_SYSTEM)
+    decisions = _codes(_member(report, "meta", "tag"), DECISION_SYSTEM) & set(Action)
+    about_patient = isinstance(subject, str) and re.search(
+        rf"(?:^|/)Patient/{re.escape(patient_id)}(?:/_history/|$)", subject
+    )
+    if not about_patient or REPORT_CODE not in codes or len(decisions) != 1:
+        return None
+    return Action(decisions.pop())
+
+
+def _member(value: Any, first: str, second: str) -> Any:
+    child = value.get(first)
+    return child.get(second) if isinstance(child, dict) else None
+
+
+def _codes(codings: Any, system: str) -> set[str]:
+    found = codings if isinstance(codings, list) else []
+    return {str(c.get("code")) for c in found if isinstance(c, dict) and c.get("system") == system}
+
+
+def _issued(report: Json) -> datetime | None:
+    try:
+        issued = datetime.fromisoformat(str(report.get("issued")))
+    except ValueError:
+        return None
+    return issued if issued.tzinfo else issued.replace(tzinfo=UTC)
+
+
+def _as_markdown(text: str) -> str:
+    """Text that a Markdown reader shows as it is: no link, picture or element comes of it."""
+    return re.sub(r"([^\w\s.,;:()%'/])", r"\\\1", " ".join(text.split()))
