@@ -10,7 +10,7 @@ from importlib.metadata import version
 import anyio
 from fastapi import FastAPI
 
-from app.api import admin, batch, models, operations, predict
+from app.api import admin, batch, models, operations, predict, viewer
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
@@ -108,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(feedback_routes.router)
     if settings.admin_token_sha256 is not None:
         app.include_router(admin.make_router(settings.admin_token_sha256))
+    app.include_router(viewer.make_router(_viewer_settings(settings)))
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(
@@ -126,6 +127,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Admit, doors=doors)
     app.add_middleware(Observe, metrics=metrics)
     return app
+
+
+def _viewer_settings(settings: Settings) -> viewer.ViewerSettings:
+    return viewer.ViewerSettings(
+        embedders=settings.viewer_frame_ancestors.split(),
+        feedback=settings.audit_dir is not None,
+        max_image_bytes=settings.max_image_bytes,
+    )
 
 
 def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, Feedback | None]:
