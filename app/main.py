@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
 from app.access.tokens import TokenVerifier
-from app.api import admin, batch, cds, fhir, models, operations, predict
+from app.api import admin, batch, cds, fhir, models, operations, predict, viewer
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
@@ -145,8 +145,9 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.has_credentials:
         app.include_router(admin.router)
     if settings.cds_hooks:
-        viewer = None if settings.public_url is None else str(settings.public_url)
-        app.include_router(cds.make_router(viewer))
+        page = None if settings.public_url is None else str(settings.public_url)
+        app.include_router(cds.make_router(page))
+    app.include_router(viewer.make_router(_viewer_settings(settings)))
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(
@@ -184,6 +185,14 @@ def _make_authenticator(settings: Settings) -> Authenticator:
             "OAUTH_ISSUER to tell callers apart."
         )
     return authenticator
+
+
+def _viewer_settings(settings: Settings) -> viewer.ViewerSettings:
+    return viewer.ViewerSettings(
+        embedders=settings.viewer_frame_ancestors.split(),
+        feedback=settings.audit_dir is not None,
+        max_image_bytes=settings.max_image_bytes,
+    )
 
 
 def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, Feedback | None]:

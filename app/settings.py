@@ -15,6 +15,10 @@ from app.domain.uploads import MAX_PICTURE_SIDE
 Gate = Literal["advise", "reject"]
 """What a finding about a picture does to its answer: `advise` refers it."""
 
+_ORIGIN = r"https?://[a-z0-9.-]+(:[0-9]{1,5})?"
+_ORIGINS = rf"^({_ORIGIN}( {_ORIGIN})*)?$"
+"""As browsers write origins, so that they can be compared as text."""
+
 
 def _require_encryption(url: HttpUrl) -> HttpUrl:
     if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
@@ -93,6 +97,8 @@ class Settings(BaseSettings):
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
         image_workers: Threads that decode uploads and draw overlays.
+        viewer_frame_ancestors: Origins, separated by spaces, of the pages that may embed the
+            clinician's page in a frame and talk to it; nobody may where there are none.
         log_level: Of the JSON log on standard output.
     """
 
@@ -147,6 +153,7 @@ class Settings(BaseSettings):
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    viewer_frame_ancestors: Annotated[str, Field(pattern=_ORIGINS)] = ""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

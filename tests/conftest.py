@@ -66,10 +66,10 @@ def lesion_png() -> bytes:
     """A synthetic lesion, 320 x 240, of which no quality check complains."""
     picture = draw_lesion(7, 4, 320, 240)
     # Drawn pictures are smooth and so count as blurred; real skin has fine structure.
-    structure = np.random.default_rng(7).normal(0, 1, picture.shape[:2])
-    structure = cv2.GaussianBlur(structure, (0, 0), 0.8)
-    structure *= 10 / structure.std()
-    return encode_png(np.clip(picture + structure[..., None], 0, 255).astype(np.uint8))
+    noise = np.random.default_rng(7).normal(0, 1, picture.shape[:2])
+    structure = cv2.GaussianBlur(noise, (0, 0), 0.8)[..., None]
+    shown = picture + structure * (10 / structure.std())
+    return encode_png(np.clip(shown, 0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")

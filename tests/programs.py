@@ -1,7 +1,8 @@
-"""Programs that are not Python packages: tests that need one skip where it is missing."""
+"""Programs and files that are not Python packages: tests that need one skip where it is missing."""
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,14 @@ def require_program(name: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+def require_peer(path: str) -> Path:
+    """A file of an npm package in tests/peers; the test is skipped or fails as above."""
+    file = Path(__file__).parent / "peers" / "node_modules" / path
+    if not file.exists():
+        message = f"{path} is not installed (npm ci --prefix tests/peers)"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return file

@@ -24,6 +24,9 @@ from app.domain.errors import DermHybridError, NotAuthorizedError
 from app.telemetry import caller
 
 PUBLIC_PATHS: Final = (
+    "/",
+    "/viewer/settings.json",
+    "/viewer/{path:path}",
     "/health/live",
     "/health/ready",
     "/openapi.json",

@@ -1,0 +1,90 @@
+"""The clinician's page at `/`: static files, under headers that let it load nothing from elsewhere.
+
+The page itself is in `app/viewer/`, and is a client of the API as any other one (ADR-0016).
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel
+from starlette.staticfiles import StaticFiles
+
+_FILES: Final = StaticFiles(directory=str(files("app") / "viewer"))
+_METHODS: Final = ["GET", "HEAD"]
+
+
+class ViewerSettings(BaseModel):
+    """What the page knows of the service's settings."""
+
+    embedders: list[str]
+    """Origins of the pages that may hold this one in a frame and talk to it."""
+    feedback: bool
+    """Whether diagnoses are taken back."""
+    max_image_bytes: int
+
+
+def security_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
+    """Headers of the page's files: own scripts and styles alone, and no other site's frame.
+
+    Args:
+        frame_ancestors: Origins that may embed the page; none for no one.
+    """
+    policy = (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        # An image that was dropped is shown from the browser's memory.
+        "img-src 'self' blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        f"frame-ancestors {' '.join(frame_ancestors) or chr(39) + 'none' + chr(39)}",
+        # No text can become markup, in whichever way: the browser refuses it.
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+    return {
+        "Content-Security-Policy": "; ".join(policy),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Permissions-Policy": "camera=(self), microphone=(), geolocation=(), usb=(), payment=()",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        # Asked again each time, and answered with 304: the files of two versions never mix.
+        "Cache-Control": "no-cache",
+    }
+
+
+def make_router(settings: ViewerSettings) -> APIRouter:
+    """The routes of the page.
+
+    Args:
+        settings: What the page is told.
+    """
+    router = APIRouter(include_in_schema=False)
+    headers = security_headers(settings.embedders)
+
+    async def send(path: str, request: Request) -> Response:
+        response = await _FILES.get_response(path, request.scope)
+        response.headers.update(headers)
+        return response
+
+    @router.api_route("/", methods=_METHODS)
+    async def page(request: Request) -> Response:
+        """The page."""
+        return await send("index.html", request)
+
+    @router.get("/viewer/settings.json")
+    async def read_settings(response: Response) -> ViewerSettings:
+        """What the page is told."""
+        response.headers.update(headers)
+        return settings
+
+    @router.api_route("/viewer/{path:path}", methods=_METHODS)
+    async def file(path: Annotated[str, Path(max_length=200)], request: Request) -> Response:
+        """One of the page's files."""
+        return await send(path, request)
+
+    return router

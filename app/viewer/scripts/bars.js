@@ -1,0 +1,176 @@
+/* Probabilities as bars with their thresholds; every bar's value also stands beside it in words. */
+
+import { h, icon } from "./dom.js";
+import { list, number, percent, t, word } from "./texts.js";
+
+const MALIGNANCY = {
+  akiec: "pre-malignant",
+  bcc: "malignant",
+  bkl: "benign",
+  df: "benign",
+  mel: "malignant",
+  nv: "benign",
+  vasc: "benign",
+};
+
+/** The seven classes, in the order of every array of the service. */
+export const LABELS = Object.keys(MALIGNANCY);
+
+/** A probability in words; never rounded to certainty. */
+export function share(value) {
+  if (value > 0.999) return `> ${percent(0.999)}`;
+  if (value > 0 && value < 0.001) return `< ${percent(0.001)}`;
+  return percent(value);
+}
+
+/** A class's behaviour as sign and word. */
+export function behaviour(malignancy) {
+  return h(
+    "span",
+    { class: `behaviour behaviour-${malignancy in SIGNS ? malignancy : "benign"}` },
+    malignancy in SIGNS ? icon(malignancy) : null,
+    word("malignancy", malignancy),
+  );
+}
+
+const SIGNS = { malignant: true, "pre-malignant": true, benign: true };
+
+/** All probabilities, the highest first. */
+export function probabilityTable(answer) {
+  const spread = answer.uncertainty?.standard_deviation ?? null;
+  const rows = Object.entries(answer.probabilities).toSorted((a, b) => b[1] - a[1]);
+  return h(
+    "table",
+    { class: "probabilities" },
+    h("caption", {}, t(answer.calibrated ? "probabilities.calibrated" : "probabilities.uncalibrated")),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("th", { scope: "col" }, t("class")),
+        h("th", { scope: "col", class: "figure" }, t("probability")),
+        spread && h("th", { scope: "col", class: "figure" }, t("spread")),
+      ),
+    ),
+    h("tbody", {}, rows.map(([label, value]) => probabilityRow(answer, label, value, spread))),
+  );
+}
+
+function probabilityRow(answer, label, value, spread) {
+  const smallest = answer.prediction_sets
+    .filter((set) => set.labels.includes(label))
+    .toSorted((a, b) => a.coverage - b.coverage)[0];
+  const isPredicted = label === answer.predicted_class.label;
+  return h(
+    "tr",
+    { class: isPredicted ? "is-predicted" : null },
+    h(
+      "th",
+      { scope: "row" },
+      h("span", { class: "class-name" }, word("class", label)),
+      " ",
+      MALIGNANCY[label] && behaviour(MALIGNANCY[label]),
+      smallest && h("span", { class: "in-set" }, t("set.member", { coverage: percent(smallest.coverage, 0) })),
+      bar(value, MALIGNANCY[label] ?? "benign"),
+    ),
+    h("td", { class: "figure" }, share(value)),
+    spread && h("td", { class: "figure" }, `± ${percent(spread[label] ?? 0)}`),
+  );
+}
+
+function bar(value, kind, thresholds = []) {
+  return h(
+    "span",
+    { class: "bar", "aria-hidden": "true" },
+    h("span", { class: `bar-filled bar-${kind}`, style: { width: `${100 * value}%` } }),
+    thresholds.map((point, index) =>
+      h("span", { class: `tick tick-${index}`, style: { left: `${100 * point.threshold}%` } }),
+    ),
+  );
+}
+
+/** Summed probabilities beside the thresholds that were chosen for them; null where there are none. */
+export function operatingPoints(answer) {
+  const targets = Map.groupBy(answer.operating_points, (point) => point.target);
+  if (targets.size === 0) return null;
+  return h(
+    "section",
+    { class: "block" },
+    h("h3", {}, t("points.title")),
+    [...targets].map(([target, points]) => gauge(target, points)),
+    h("p", { class: "fine" }, t("points.explained")),
+  );
+}
+
+function gauge(target, unsorted) {
+  const points = unsorted.toSorted((a, b) => a.required_sensitivity - b.required_sensitivity);
+  const { probability, labels } = points[0];
+  const name = word("target", target);
+  return h(
+    "div",
+    { class: "gauge" },
+    h(
+      "p",
+      { class: "gauge-title" },
+      h("strong", {}, name),
+      " ",
+      labels.length > 1 && h("span", { class: "fine" }, `(${labels.join(" + ")}) `),
+      h("span", { class: "figure" }, share(probability)),
+    ),
+    bar(probability, "malignant", points),
+    h(
+      "ul",
+      { class: "points" },
+      points.map((point, index) =>
+        h(
+          "li",
+          { class: point.positive ? "is-positive" : null },
+          h("span", { class: `mark mark-${index}`, "aria-hidden": "true" }),
+          t(point.positive ? "points.above" : "points.below", {
+            threshold: percent(point.threshold),
+            sensitivity: percent(point.required_sensitivity, 0),
+          }),
+        ),
+      ),
+    ),
+  );
+}
+
+/** The classes that remain possible, in words; null where the model has no rule for it. */
+export function predictionSets(answer) {
+  if (answer.prediction_sets.length === 0) return null;
+  return h(
+    "section",
+    { class: "block" },
+    h("h3", {}, t("sets.title")),
+    h(
+      "ul",
+      { class: "sets" },
+      answer.prediction_sets.map((set) =>
+        h(
+          "li",
+          {},
+          t("sets.line", {
+            coverage: percent(set.coverage, 0),
+            classes: list(set.labels.map((label) => word("class", label))),
+          }),
+        ),
+      ),
+    ),
+    h("p", { class: "fine" }, t("sets.explained")),
+  );
+}
+
+/** How far answers to the turned and mirrored picture lie apart; null where that was not asked. */
+export function uncertainty(answer) {
+  if (!answer.uncertainty) return null;
+  const { views, same_class: sameClass } = answer.uncertainty;
+  return h(
+    "section",
+    { class: "block" },
+    h("h3", {}, t("uncertainty.title")),
+    h("p", {}, t("uncertainty.line", { same: number(Math.round(views * sameClass), 0), views: number(views, 0) })),
+  );
+}

@@ -1,0 +1,308 @@
+/* Wire the page: what there is, what is selected, and who shows it. */
+
+import { decision, isRejected, problemNote, readings, wholeAnswer } from "./answer.js";
+import { Problem, listModels, readSettings } from "./api.js";
+import { hasCamera, openCamera } from "./camera.js";
+import { Case, DEFAULT_METHOD } from "./cases.js";
+import { byId, fill, h } from "./dom.js";
+import { Embedder } from "./embed.js";
+import { feedbackForm } from "./feedback.js";
+import { listenForImages, showIntake } from "./intake.js";
+import { Look } from "./look.js";
+import { questionOf, showModels } from "./models.js";
+import { readPreferences } from "./preferences.js";
+import { Job, Queue } from "./queue.js";
+import { asText, copyText } from "./report.js";
+import { t } from "./texts.js";
+import { Times } from "./times.js";
+import { forgetThumbnail, showTray } from "./tray.js";
+
+const MAX_CASES = 200;
+const MODES = ["look", "models", "times"];
+
+class Page {
+  cases = [];
+  selected = null;
+  mode = "look";
+  models = [];
+  settings = { feedback: false, embedders: [], max_image_bytes: Infinity };
+  queue = new Queue();
+  #answerShown = "";
+  #told = new Map();
+
+  async start() {
+    await readPreferences(() => this.translate());
+    this.look = new Look(byId("look"));
+    this.times = new Times(byId("times"));
+    listenForImages(this);
+    byId("capture").hidden = !hasCamera();
+    byId("clear").addEventListener("click", () => this.clear());
+    for (const id of ["model", "tta"]) byId(id).addEventListener("change", () => this.askAgain());
+    this.look.addEventListener("explain", () => this.show());
+    this.queue.addEventListener("change", () => this.show());
+    setInterval(() => this.queue.busyUntil > Date.now() && this.show(), 500);
+    this.translate();
+    await this.readService();
+    this.embedder = new Embedder(this.settings.embedders, {
+      open: (image, known) => this.addCase(new Case(image, known)),
+      clear: () => this.clear(),
+    });
+  }
+
+  /* Its models and settings: asked through the queue, so that a page opened too early waits too. */
+  readService() {
+    return new Promise((resolve) => {
+      const job = new Job(async () => ({ models: await listModels(), settings: await readSettings() }));
+      this.queue.addEventListener("change", () => {
+        if (job.state !== "answered" || this.models === job.answer.models) return;
+        ({ models: this.models, settings: this.settings } = job.answer);
+        this.translate();
+        resolve();
+      });
+      this.queue.add(job);
+    });
+  }
+
+  translate() {
+    showIntake(this);
+    this.look.translate();
+    const chosen = byId("model").value;
+    fill(
+      byId("model"),
+      h("option", { value: "" }, t("model.the-default")),
+      this.models.map(({ name, version, title }) =>
+        h("option", { value: `${name}@${version}`, selected: chosen === `${name}@${version}` }, title),
+      ),
+    );
+    this.#answerShown = "";
+    this.show();
+  }
+
+  addFiles(files) {
+    for (const file of files) this.addCase(new Case(file, { name: file.name }));
+  }
+
+  async addExample({ name, url }) {
+    try {
+      const file = await (await fetch(url)).blob();
+      this.addCase(new Case(file, { name, isDrawn: true }));
+    } catch {
+      this.say(t("examples.unreachable"));
+    }
+  }
+
+  openCamera = () => openCamera((file) => this.addFiles([file]));
+
+  addCase(added) {
+    if (this.cases.length >= MAX_CASES) {
+      this.say(t("too-many", { max: MAX_CASES }));
+      added.close(this.queue);
+      return;
+    }
+    this.cases.push(added);
+    this.mainJob(added);
+    if (this.selected === null) this.select(added);
+    else this.show();
+  }
+
+  question() {
+    return { model: byId("model").value, method: DEFAULT_METHOD, tta: byId("tta").checked };
+  }
+
+  /* A file that the service would not even read to its end is not sent. */
+  mainJob(shownCase) {
+    if (shownCase.file.size > this.settings.max_image_bytes) {
+      shownCase.refusal ??= Object.assign(new Job(), { state: "failed", problem: new Problem("too-large") });
+      return shownCase.refusal;
+    }
+    return shownCase.ask(this.queue, this.question());
+  }
+
+  askAgain() {
+    for (const one of this.cases) this.mainJob(one);
+    this.show();
+  }
+
+  select(shownCase) {
+    this.selected = shownCase;
+    this.show();
+  }
+
+  remove(shownCase) {
+    const place = this.cases.indexOf(shownCase);
+    this.cases.splice(place, 1);
+    shownCase.close(this.queue);
+    forgetThumbnail(shownCase);
+    this.#told.delete(shownCase);
+    if (this.selected === shownCase) this.selected = this.cases[Math.min(place, this.cases.length - 1)] ?? null;
+    this.show();
+  }
+
+  clear() {
+    for (const one of [...this.cases]) this.remove(one);
+    byId("choose").focus();
+  }
+
+  repeat(job) {
+    this.queue.repeat(job);
+  }
+
+  say(text) {
+    byId("status").textContent = text;
+  }
+
+  get secondsLeft() {
+    return Math.max(1, Math.ceil((this.queue.busyUntil - Date.now()) / 1000));
+  }
+
+  show() {
+    const entries = this.cases.map((shownCase) => ({ shownCase, job: this.mainJob(shownCase) }));
+    showTray(entries, this.selected, this, this.secondsLeft);
+    this.showModes();
+    this.showDesk();
+    this.showAnswer();
+    for (const { shownCase, job } of entries) this.tell(shownCase, job);
+  }
+
+  showModes() {
+    if (this.mode === "times" && this.cases.length < 2) this.mode = "look";
+    const select = (mode) => {
+      this.mode = mode;
+      this.show();
+    };
+    byId("modes").hidden = this.selected === null;
+    fill(
+      byId("modes"),
+      MODES.map((mode) =>
+        h(
+          "button",
+          {
+            type: "button",
+            "data-key": mode,
+            "aria-pressed": String(mode === this.mode),
+            disabled: mode === "times" && this.cases.length < 2,
+            on: { click: () => select(mode) },
+          },
+          t(`mode.${mode}`),
+        ),
+      ),
+    );
+  }
+
+  showDesk() {
+    byId("welcome").hidden = this.selected !== null;
+    for (const mode of MODES) byId(mode).hidden = this.selected === null || mode !== this.mode;
+    if (this.selected === null) {
+      this.look.clear();
+      this.times.clear();
+      fill(byId("models"));
+      return;
+    }
+    if (this.mode === "look") {
+      this.look.show(this.selected, this.findHeatmap());
+    } else if (this.mode === "models") {
+      const asked = this.models.map((model) => ({ model, job: this.selected.ask(this.queue, questionOf(model)) }));
+      showModels(byId("models"), this.selected, asked);
+    } else {
+      this.times.show(this.cases, (one) => this.mainJob(one).answer);
+    }
+  }
+
+  /* The heatmap that the reader chose, if it is one of the answer that is shown. */
+  findHeatmap() {
+    const main = this.mainJob(this.selected);
+    const hasAttention = this.models.find((m) => isModel(main.answer, m))?.has_attention ?? true;
+    const found = (heatmap, state = "") => ({ heatmap, state, hasAttention });
+    if (main.answer === null) return found(null);
+    if (isRejected(main.answer)) return found(null, "heat.rejected");
+    const { method, explained } = this.look.explain;
+    if (method === DEFAULT_METHOD && explained === "") return found(main.answer.heatmap);
+    const { name, version } = main.answer.model;
+    const job = this.selected.ask(this.queue, { model: `${name}@${version}`, method, explained });
+    if (job.state === "failed") return found(null, "heat.failed");
+    if (job.answer === null) return found(null, "heat.waiting");
+    if (job.answer.model.digest !== main.answer.model.digest || isRejected(job.answer)) {
+      return found(null, "heat.other-model");
+    }
+    return found(job.answer.heatmap);
+  }
+
+  showAnswer() {
+    const root = byId("answer");
+    if (this.selected === null) {
+      this.#answerShown = "";
+      fill(root, readings());
+      return;
+    }
+    const job = this.mainJob(this.selected);
+    const seconds = job.state === "busy" ? this.secondsLeft : 0;
+    const key = [this.selected.number, job.state, job.answer?.request_id, seconds, job.attempts].join();
+    if (key === this.#answerShown) return;
+    this.#answerShown = key;
+    if (job.state === "answered") {
+      job.answeredAt ??= new Date();
+      fill(root, this.heading(), wholeAnswer(job.answer, job.answeredAt), this.actions(job));
+    } else if (job.state === "failed") {
+      const again = () => this.repeat(job);
+      fill(
+        root,
+        this.heading(),
+        problemNote(job.problem),
+        job !== this.selected.refusal && h("button", { type: "button", on: { click: again } }, t("again")),
+      );
+    } else {
+      fill(root, this.heading(), h("div", { class: `state state-${job.state}` }, t(`state.${job.state}`, { seconds })));
+    }
+  }
+
+  heading() {
+    return h("p", { class: "answer-of" }, t("answer.of", { number: this.selected.number }), " ", h("b", {}, this.selected.name));
+  }
+
+  actions(job) {
+    const { receipts } = this.selected;
+    return [
+      this.settings.feedback && feedbackForm(job.answer, receipts),
+      h(
+        "div",
+        { class: "actions" },
+        h("button", { type: "button", on: { click: () => window.print() } }, t("print")),
+        h(
+          "button",
+          {
+            type: "button",
+            on: { click: () => copyText(asText(job.answer, job.answeredAt), (text) => this.say(text)) },
+          },
+          t("copy"),
+        ),
+      ),
+      h("p", { class: "fine answer-notice" }, t("notice")),
+    ];
+  }
+
+  /* Once per outcome: to a reader who does not see the page, and to the page around it. */
+  tell(shownCase, job) {
+    const key = `${job.state} ${job.answer?.request_id ?? ""}`;
+    if (this.#told.get(shownCase) === key) return;
+    this.#told.set(shownCase, key);
+    const { number, messageId } = shownCase;
+    if (job.state === "answered") {
+      this.say(t("said", { number, text: decision(job.answer).querySelector("h2").textContent }));
+      if (messageId !== null) this.embedder.tell("answer", { id: messageId, answer: job.answer });
+    } else if (job.state === "failed") {
+      const { status, kind, title, detail } = job.problem;
+      this.say(t("said", { number, text: title || t(`problem.${kind}`) }));
+      if (messageId !== null) {
+        this.embedder.tell("problem", { id: messageId, problem: { status, type: kind, title, detail } });
+      }
+    } else if (job.state === "busy" || job.state === "offline") {
+      this.say(t("said", { number, text: t(`state.${job.state}`, { seconds: this.secondsLeft }) }));
+    }
+  }
+}
+
+function isModel(answer, model) {
+  return answer !== null && answer.model.name === model.name && answer.model.version === model.version;
+}
+
+await new Page().start();

@@ -1,0 +1,107 @@
+/* All models' answers for one image side by side, and how far they agree. */
+
+import { decisionBadge, isRejected, problemNote, reasonsOf } from "./answer.js";
+import { behaviour, share } from "./bars.js";
+import { DEFAULT_METHOD } from "./cases.js";
+import { fill, h } from "./dom.js";
+import { drawHeatmap } from "./heatmap.js";
+import { list, number, t, word } from "./texts.js";
+
+const HEAT_OPACITY = 0.6;
+
+/** The question that a model is asked for the comparison. */
+export function questionOf(model) {
+  return { model: `${model.name}@${model.version}`, method: DEFAULT_METHOD };
+}
+
+/**
+ * Fill the panel.
+ * @param {HTMLElement} root
+ * @param {import("./cases.js").Case} shownCase
+ * @param {Array<{model: Object, job: import("./queue.js").Job}>} asked every model with its job
+ */
+export function showModels(root, shownCase, asked) {
+  const answered = asked.filter(({ job }) => job.state === "answered");
+  const refusing = answered.filter(({ job }) => isOutside(job.answer));
+  fill(
+    root,
+    h("p", { class: "agreement" }, agreement(asked, answered, refusing)),
+    refusing.length > 0 && h("p", { class: "flag" }, t("models.withheld")),
+    h(
+      "ul",
+      { class: "cards" },
+      asked.map(({ model, job }) => card(shownCase, model, job, refusing.length > 0)),
+    ),
+    h("p", { class: "fine" }, t("models.explained")),
+  );
+}
+
+function isOutside(answer) {
+  return isRejected(answer) && answer.decision.reasons.includes("out-of-distribution");
+}
+
+function agreement(asked, answered, refusing) {
+  const still = asked.filter(({ job }) => !job.isOver).length;
+  if (still > 0) return t("models.waiting", { done: asked.length - still, all: asked.length });
+  if (refusing.length > 0) {
+    return t("models.refused", { models: list(refusing.map(({ model }) => model.title)) });
+  }
+  const votes = Map.groupBy(
+    answered.filter(({ job }) => !isRejected(job.answer)),
+    ({ job }) => job.answer.predicted_class.label,
+  );
+  const voters = [...votes.values()].flat().length;
+  if (voters < 2) return t("models.too-few");
+  const [label, agreeing] = [...votes].toSorted((a, b) => b[1].length - a[1].length)[0];
+  if (agreeing.length === voters) return t("models.agree", { all: voters, class: word("class", label) });
+  const said = [...votes].map(([name, who]) => `${word("class", name)}: ${who.length}`);
+  return t("models.disagree", { answers: said.join("; ") });
+}
+
+/* Where one model finds that the picture is unlike all training images, the others' answers are guesses. */
+function card(shownCase, model, job, areAnswersWithheld) {
+  const { answer } = job;
+  return h(
+    "li",
+    { class: "card" },
+    h("h3", {}, model.title, model.default && h("span", { class: "tag" }, t("model.default"))),
+    h("p", { class: "fine" }, `${model.name}@${model.version}`),
+    job.state === "failed" && problemNote(job.problem),
+    !job.isOver && h("p", { class: "waiting" }, t(`state.${job.state}`)),
+    answer && (areAnswersWithheld && !isRejected(answer) ? withheld() : said(shownCase, answer)),
+  );
+}
+
+function withheld() {
+  return h("p", {}, t("models.withheld.card"));
+}
+
+function said(shownCase, answer) {
+  const reasons = reasonsOf(answer).map((reason) => h("li", {}, word("reason", reason)));
+  if (isRejected(answer)) return [decisionBadge(answer), h("ul", {}, reasons)];
+  const { label, malignancy } = answer.predicted_class;
+  return [
+    decisionBadge(answer),
+    thumbnail(shownCase, answer.heatmap),
+    h("p", { class: "card-class" }, word("class", label)),
+    h("p", {}, behaviour(malignancy), " ", t("confidence", { share: share(answer.confidence) })),
+    !answer.calibrated && h("p", { class: "fine" }, t("uncalibrated")),
+    reasons.length > 0 && h("ul", { class: "fine" }, reasons),
+    answer.ensemble && h("p", { class: "fine" }, members(answer.ensemble)),
+  ];
+}
+
+function members(ensemble) {
+  const said = ensemble.members.map(
+    (member) => `${member.model.name}: ${word("class", member.predicted_class)} ${share(member.confidence)}`,
+  );
+  return t("models.members", { answers: said.join("; "), bits: number(ensemble.disagreement, 3) });
+}
+
+function thumbnail(shownCase, heatmap) {
+  if (!shownCase.canBeShown) return null;
+  const canvas = h("canvas", { "aria-hidden": "true", class: "heat" });
+  drawHeatmap(canvas, heatmap);
+  canvas.style.setProperty("opacity", HEAT_OPACITY);
+  return h("div", { class: "thumbnail" }, h("img", { src: shownCase.url, alt: "" }), canvas);
+}

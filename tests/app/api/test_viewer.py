@@ -1,0 +1,149 @@
+"""The page's files as the service sends them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import ValidationError
+
+from app.domain.decision import Action, Reason
+from app.domain.feedback import DiagnosisSource
+from app.domain.heatmap_checks import HeatmapFlag
+from app.domain.heatmaps import HeatmapMethod
+from app.domain.labels import LABELS, Malignancy
+from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.quality import QualityIssue
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import REPOSITORY
+
+VIEWER = REPOSITORY / "app" / "viewer"
+FILES = sorted(path for path in VIEWER.rglob("*") if path.is_file())
+LANGUAGES = sorted((VIEWER / "texts").glob("*.json"))
+MAX_BYTES = 150_000
+
+
+@pytest.fixture(scope="module")
+def open_client(tiny_models: Path) -> Iterator[TestClient]:
+    """A service whose page two origins may embed."""
+    settings = Settings(
+        models_dir=tiny_models,
+        runtime="openvino",
+        viewer_frame_ancestors="https://ehr.example http://localhost:8080",
+    )
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+def test_the_page_and_all_its_files_are_served(client: TestClient) -> None:
+    assert client.get("/").text == (VIEWER / "index.html").read_text(encoding="utf-8")
+    for path in FILES:
+        answer = client.get(f"/viewer/{path.relative_to(VIEWER)}")
+        assert answer.content == path.read_bytes()
+        assert client.head(f"/viewer/{path.relative_to(VIEWER)}").status_code == 200
+    assert "javascript" in client.get("/viewer/scripts/main.js").headers["content-type"]
+
+
+def test_the_whole_page_is_small() -> None:
+    assert sum(path.stat().st_size for path in FILES) <= MAX_BYTES
+
+
+def test_headers_let_the_page_load_nothing_from_elsewhere(client: TestClient) -> None:
+    for path in ("/", "/viewer/scripts/main.js", "/viewer/settings.json"):
+        headers = client.get(path).headers
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert policy["frame-ancestors"] == "'none'"
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-cache"
+
+
+def test_unchanged_files_are_not_sent_again(client: TestClient) -> None:
+    tag = client.get("/viewer/scripts/main.js").headers["etag"]
+    again = client.get("/viewer/scripts/main.js", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nothing.js", "", "%2e%2e/main.py", "..%2f..%2fpyproject.toml", "%2fetc%2fpasswd", "a%00b"],
+)
+def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+    answer = client.get(f"/viewer/{path}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_requests_for_files_are_counted_by_template(client: TestClient) -> None:
+    client.get("/viewer/scripts/main.js")
+    assert 'route="/viewer/{path:path}"' in client.get("/metrics").text
+    assert "main.js" not in client.get("/metrics").text
+
+
+def test_who_may_embed_the_page(open_client: TestClient) -> None:
+    policy = open_client.get("/").headers["content-security-policy"]
+    assert "frame-ancestors https://ehr.example http://localhost:8080;" in policy
+    assert open_client.get("/viewer/settings.json").json() == {
+        "embedders": ["https://ehr.example", "http://localhost:8080"],
+        "feedback": False,
+        "max_image_bytes": Settings().max_image_bytes,
+    }
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["*", "https://*.example", "https://a.example; script-src *", "https://a.example/x", "ehr"],
+)
+def test_what_is_no_origin_is_no_setting(origins: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(viewer_frame_ancestors=origins)
+
+
+def test_the_page_has_no_inline_code_and_names_no_other_host() -> None:
+    page = (VIEWER / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<style|\son\w+=|style=|<script(?![^>]* src=)", page)
+    for path in FILES:
+        if path.suffix != ".jpg":
+            found = set(re.findall(r"https?://[^\"'\s<>]+", path.read_text(encoding="utf-8")))
+            assert found <= {"http://www.w3.org/2000/svg"}, path
+
+
+@pytest.mark.parametrize("path", LANGUAGES, ids=lambda path: path.stem)
+def test_every_language_has_every_text(path: Path) -> None:
+    english = json.loads((VIEWER / "texts" / "en.json").read_text(encoding="utf-8"))
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    assert texts.keys() == english.keys()
+    for key, text in texts.items():
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", english[key])), key
+    groups = {
+        "decision": Action,
+        "reason": Reason,
+        "issue": QualityIssue,
+        "flag": HeatmapFlag,
+        "method": HeatmapMethod,
+        "malignancy": Malignancy,
+        "source": DiagnosisSource,
+        "class": LABELS,
+        "target": ("melanoma", "malignancy"),
+    }
+    for group, codes in groups.items():
+        for code in codes:
+            assert texts[f"{group}.{code}"].strip()
+    assert english["notice"] == RESEARCH_USE_NOTICE
+
+
+def test_every_text_that_is_asked_for_is_there() -> None:
+    english = json.loads((VIEWER / "texts" / "en.json").read_text(encoding="utf-8"))
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in FILES if path.suffix in (".js", ".html")
+    )
+    asked = set(re.findall(r'\bt\("([^"]+)"', sources))
+    asked |= set(re.findall(r'data-(?:text|label)="([^"]+)"', sources))
+    assert len(asked) > 50
+    assert asked <= english.keys()

@@ -1,0 +1,189 @@
+"""What the page does while it waits, where the service refuses, and where it cannot be reached."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import BrowserContext, Page, expect
+
+from app.domain.notice import RESEARCH_USE_NOTICE
+from tests.app.api.hanging import HangingEngine
+from tests.app.viewer.conftest import GREEN, LESION, OpenPage, choose, service_with, upload
+
+NUM_IMAGES = 20
+
+
+@contextmanager
+def hanging(app: FastAPI) -> Iterator[HangingEngine]:
+    """Hold the default model's answers until they are released."""
+    model = app.state.services.fleet.registry.default
+    engine = HangingEngine(model.engine)
+    object.__setattr__(model, "engine", engine)
+    try:
+        yield engine
+    finally:
+        engine.release.set()
+
+
+def test_twenty_images_in_a_queue(page: Page) -> None:
+    in_progress, most = set[Any](), 0
+
+    def begin(request: Any) -> None:
+        nonlocal most
+        if "/predict" in request.url:
+            in_progress.add(request)
+            most = max(most, len(in_progress))
+
+    page.on("request", begin)
+    page.on("requestfinished", lambda request: in_progress.discard(request))  # noqa: PLW0108
+    files = [upload(f"lesion-{n}.png", GREEN if n == 4 else LESION) for n in range(NUM_IMAGES)]
+    choose(page, *files)
+    expect(page.locator("#progress")).to_contain_text("20 of 20 done")
+    assert page.locator("#progress progress").evaluate("e => [e.value, e.max]") == [20, 20]
+    assert 1 < most <= 3
+    badges = page.locator(".case .badge").all_inner_texts()
+    assert badges == ["Refused" if n == 4 else "May be read" for n in range(NUM_IMAGES)]
+    page.get_by_role("button", name="Remove image 1", exact=True).click()
+    expect(page.locator("#answer .answer-of")).to_contain_text("lesion-1.png")
+    page.get_by_role("button", name="Remove all images").click()
+    expect(page.locator(".case")).to_have_count(0)
+    expect(page.locator("#welcome")).to_be_visible()
+
+
+def test_overload_is_waited_out(open_page: OpenPage, viewer_models: Path) -> None:
+    settings = {"models_dir": viewer_models, "default_model": "heavy"}
+    with (
+        service_with(**settings, max_predictions_in_progress=1) as (address, app),
+        hanging(app) as engine,
+    ):
+        page = open_page(address)
+        other = Thread(
+            target=httpx2.post, args=(f"{address}/predict",), kwargs={"files": {"image": LESION}}
+        )
+        other.start()
+        assert engine.started.wait(30)
+        choose(page, upload("a.png"), upload("b.png"))
+        expect(page.locator("#answer .state-busy")).to_contain_text("asked about again in")
+        expect(page.locator(".case .badge").first).to_contain_text("Busy, again in")
+        expect(page.locator("#status")).to_contain_text("The service is busy")
+        engine.release.set()
+        other.join()
+        expect(page.locator("#progress")).to_contain_text("2 of 2 done")
+        assert page.locator(".case .badge").all_inner_texts() == ["May be read"] * 2
+        page.context.close()
+
+
+def test_a_lost_connection_is_waited_out(page: Page) -> None:
+    context: BrowserContext = page.context
+    context.set_offline(True)
+    choose(page, upload())
+    expect(page.locator("#answer .state-offline")).to_contain_text("cannot be reached")
+    context.set_offline(False)
+    expect(page.locator("#answer .decision-report")).to_be_visible()
+
+
+def test_a_page_that_opens_before_the_service_waits_for_it(
+    open_page: OpenPage, page: Page, service: str
+) -> None:
+    page.route("**/models", lambda route: route.abort())
+    page.reload()
+    page.get_by_role("button", name="Drawn picture 2").click()
+    page.unroute("**/models")
+    expect(page.locator("#answer .origin")).to_be_visible()
+    expect(page.locator("#model option")).to_have_count(5)
+
+
+def test_a_refusal_is_shown_in_the_services_words(page: Page) -> None:
+    choose(page, upload("notes.png", b"no picture at all"))
+    refusal = page.locator("#answer .decision-failed")
+    expect(refusal).to_contain_text("The service refused this image")
+    expect(refusal).to_contain_text("Image Format")
+    expect(refusal).to_contain_text("JPEG, PNG")
+    expect(page.locator(".case .badge")).to_have_text("No answer")
+    with page.expect_response("**/predict?*"):
+        page.get_by_role("button", name="Try again").click()
+
+
+def test_a_file_of_too_many_bytes_is_not_sent(open_page: OpenPage, viewer_models: Path) -> None:
+    with service_with(models_dir=viewer_models, default_model="heavy", max_image_bytes=2048) as (
+        address,
+        _,
+    ):
+        page = open_page(address)
+        choose(page, upload())
+        expect(page.locator("#answer")).to_contain_text("It was not sent")
+        assert page.get_by_role("button", name="Try again").count() == 0
+        page.context.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("confidence", 7),
+        ("probabilities", None),
+        ("heatmap", {"map": [[1]], "scale": 1}),
+        ("decision", {"action": "report"}),
+        ("operating_points", [{"target": "melanoma"}]),
+    ],
+)
+def test_half_an_answer_is_not_shown(page: Page, service: str, field: str, value: object) -> None:
+    answer = httpx2.post(f"{service}/predict", files={"image": LESION}).json()
+    page.route("**/predict?*", lambda route: route.fulfill(json={**answer, field: value}))
+    choose(page, upload())
+    expect(page.locator("#answer .decision-failed")).to_contain_text("is not shown")
+    assert "Confidence" not in page.locator("#answer").inner_text()
+
+
+def test_feedback_is_recorded_where_the_service_takes_it(
+    open_page: OpenPage, page: Page, viewer_models: Path, tmp_path: Path
+) -> None:
+    choose(page, upload())
+    expect(page.locator("#answer .origin")).to_be_visible()
+    assert page.locator(".feedback").count() == 0
+    settings = {"models_dir": viewer_models, "default_model": "heavy", "audit_dir": tmp_path}
+    with service_with(**settings) as (address, _):
+        page = open_page(address)
+        choose(page, upload("Erika Mustermann.png"))
+        label = page.locator(".result-class").inner_text()
+        page.get_by_text("Report the diagnosis").click()
+        page.get_by_role("button", name="Send").click()  # nothing is chosen: nothing is sent
+        page.get_by_label("Diagnosis").select_option(label=label)
+        page.get_by_label("Known from").select_option("histo")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".feedback")).to_contain_text("The model had the same class")
+        page.context.close()
+    (record,) = (tmp_path / "feedback").glob("*.jsonl")
+    assert record.read_text().count('"source":"histo"') == 1
+    assert "Mustermann" not in "".join(p.read_text() for p in tmp_path.rglob("*.jsonl"))
+
+
+def test_print_and_copy(open_page: OpenPage, service: str) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    choose(page, upload("Erika Mustermann.png"))
+    page.get_by_role("button", name="Copy as text").click()
+    expect(page.locator("#status")).to_have_text("Copied.")
+    text = page.evaluate("() => navigator.clipboard.readText()")
+    assert text.startswith(RESEARCH_USE_NOTICE)
+    assert "Mustermann" not in text
+    request_id = page.locator(".origin dd").nth(3).inner_text()
+    for part in ("The answer may be read", "Melanoma: ", "heavy@1", request_id):
+        assert part in text
+    page.emulate_media(media="print")
+    for shown in (".notice", ".caption", "#look .plane", ".decision", ".probabilities", ".origin"):
+        expect(page.locator(shown).first).to_be_visible()
+    for hidden in (".tray", ".tools", ".actions", ".head-tools"):
+        expect(page.locator(hidden)).to_be_hidden()
+
+
+def test_text_to_copy_by_hand_where_the_browser_forbids_the_clipboard(page: Page) -> None:
+    page.evaluate(
+        "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }"
+    )
+    choose(page, upload())
+    page.get_by_role("button", name="Copy as text").click()
+    assert RESEARCH_USE_NOTICE in page.locator("#copy textarea").input_value()
