@@ -91,6 +91,8 @@ class Metrics:
         audit_sequence: Number of the newest audit record.
         audit_failures: Answers that could not be recorded.
         feedback: Diagnoses that came back, by class and by how they were made.
+        dicom_jobs: DICOM jobs by state.
+        dicom_failures: Failed attempts of DICOM jobs, by kind of failure.
         ready: 1 while the service answers.
     """
 
@@ -201,6 +203,18 @@ class Metrics:
             "dermhybrid_feedback_total",
             "Diagnoses that came back for answers, by class and by how they were made.",
             ("diagnosis", "source"),
+            registry=self.registry,
+        )
+        self.dicom_jobs = Gauge(
+            "dermhybrid_dicom_jobs",
+            "DICOM jobs on the disk.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.dicom_failures = Counter(
+            "dermhybrid_dicom_failures_total",
+            "Failed attempts of DICOM jobs.",
+            ("kind",),
             registry=self.registry,
         )
         self.ready = Gauge(

@@ -20,6 +20,7 @@ from app.interop.uploads import DICOM_MEDIA_TYPE
 from app.telemetry import Metrics
 
 if TYPE_CHECKING:
+    from app.api.dicom_worker import DicomWorker
     from app.api.feedback import Feedback
 
 IMAGE_FIELD: Final = "image"
@@ -45,6 +46,7 @@ class Services:
         feedback: Records diagnoses that come back; None where no record is kept.
         max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
+        dicom: Answers what an archive or a modality sends; None where there is no queue.
     """
 
     fleet: Fleet
@@ -58,6 +60,7 @@ class Services:
     feedback: "Feedback | None"
     max_batch_images: int
     batch_concurrency: int
+    dicom: "DicomWorker | None" = None
 
     @property
     def num_in_progress(self) -> int:

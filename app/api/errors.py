@@ -22,6 +22,9 @@ from app.domain.errors import (
     AuditUnavailableError,
     DeadlineExceededError,
     DermHybridError,
+    DicomDeliveryError,
+    DicomJobNotFoundError,
+    DicomQueueError,
     DicomSupportMissingError,
     HeatmapUnavailableError,
     ImageFormatError,
@@ -55,6 +58,9 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     RequestTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     AnswerNotFoundError: HTTPStatus.NOT_FOUND,
     AnswerAmbiguousError: HTTPStatus.CONFLICT,
+    DicomQueueError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DicomJobNotFoundError: HTTPStatus.NOT_FOUND,
+    DicomDeliveryError: HTTPStatus.BAD_GATEWAY,
     AuditUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     AuditDamagedError: HTTPStatus.SERVICE_UNAVAILABLE,
     ArtifactError: HTTPStatus.CONFLICT,
@@ -106,13 +112,21 @@ def _domain_error(_request: Request, error: Exception) -> Response:
 
 def domain_problem(error: DermHybridError) -> Response:
     """The answer to an expected failure."""
-    words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
-    response = problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
+    response = problem(status_of(error), kind_of(error), " ".join(_words(error)), str(error))
     if isinstance(error, ServiceBusyError):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     elif isinstance(error, ServiceStoppingError):
         response.headers["Retry-After"] = str(RETRY_ELSEWHERE_SECONDS)
     return response
+
+
+def kind_of(error: DermHybridError) -> str:
+    """The last part of an expected failure's type."""
+    return "-".join(_words(error)).lower()
+
+
+def _words(error: DermHybridError) -> list[str]:
+    return re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
 
 
 def _invalid_request(_request: Request, error: Exception) -> Response:
@@ -150,7 +164,7 @@ def unexpected_problem(error: Exception) -> Response:
 
     Its message may hold anything, also what was uploaded: only its type and place are logged.
     """
-    logger.error("unexpected %s", type(error).__name__, extra={"where": _where(error)})
+    logger.error("unexpected %s", type(error).__name__, extra={"where": frames_of(error)})
     return problem(
         500,
         "internal-error",
@@ -159,7 +173,7 @@ def unexpected_problem(error: Exception) -> Response:
     )
 
 
-def _where(error: Exception) -> list[str]:
+def frames_of(error: Exception) -> list[str]:
     """File and line of each frame, without any value."""
     frames, trace = [], error.__traceback__
     while trace is not None:

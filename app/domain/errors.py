@@ -23,6 +23,9 @@ DermHybridError
 ├── AnswerAmbiguousError          several answers are meant, or none in particular
 ├── AuditUnavailableError         an answer could not be recorded
 ├── AuditDamagedError             the records so far are not what was written
+├── DicomQueueError               the queue of DICOM jobs cannot be used
+├── DicomJobNotFoundError         there is no such DICOM job
+├── DicomDeliveryError            an archive did not take results
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
@@ -131,6 +134,18 @@ class AuditUnavailableError(DermHybridError):
 
 class AuditDamagedError(DermHybridError):
     """An audit log that must not be continued; the message names the folder."""
+
+
+class DicomQueueError(DermHybridError):
+    """The queue of DICOM jobs cannot be opened, read or written."""
+
+
+class DicomJobNotFoundError(DermHybridError):
+    """There is no DICOM job of the requested identifier."""
+
+
+class DicomDeliveryError(DermHybridError):
+    """An archive did not take results."""
 
 
 class ArtifactError(DermHybridError):
