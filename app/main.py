@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import anyio
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
@@ -34,6 +35,7 @@ from app.api.middleware import (
 )
 from app.api.openapi import describe_problems
 from app.audit import AuditLog, AuditQueue
+from app.domain.errors import DicomSupportMissingError
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.feedback import FEEDBACK_FOLDER
 from app.inference.batcher import BatchLimits
@@ -46,6 +48,7 @@ from app.settings import Settings
 from app.telemetry import Metrics
 
 if TYPE_CHECKING:
+    from app.api.dicom_worker import DicomWorker
     from app.interop.fhir_server import FhirServer
 
 logger = logging.getLogger(__name__)
@@ -83,6 +86,8 @@ def create_app(settings: Settings) -> FastAPI:
     quota = None
     if settings.quota_per_minute is not None:
         quota = Quota(settings.quota_per_minute, settings.quota_burst)
+    if settings.dicom_queue_dir is not None:
+        doors["/dicom/studies"] = Admission(settings.max_batches_in_progress)
     make_engine = engine_maker(settings.runtime, settings.model_threads)
     load = partial(
         load_registry,
@@ -116,13 +121,15 @@ def create_app(settings: Settings) -> FastAPI:
             is_open=authenticator.is_open,
             operations_port=settings.operations_port,
         )
-        tests = asyncio.create_task(
-            _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
-        )
-        logger.info("ready")
-        yield
-        tests.cancel()
-        app.state.services.begin_to_stop()
+        async with _dicom(settings, app.state.services) as worker:
+            app.state.services = replace(app.state.services, dicom=worker)
+            tests = asyncio.create_task(
+                _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
+            )
+            logger.info("ready")
+            yield
+            tests.cancel()
+            app.state.services.begin_to_stop()
         await fleet.close(settings.shutdown_grace_seconds)
         for opened in (auditor, feedback, fhir_server):
             if opened is not None:
@@ -138,16 +145,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for module in (predict, batch, fhir, models, operations):
-        app.include_router(module.router)
-    if settings.audit_dir is not None:
-        app.include_router(feedback_routes.router)
-    if settings.has_credentials:
-        app.include_router(admin.router)
-    if settings.cds_hooks:
-        page = None if settings.public_url is None else str(settings.public_url)
-        app.include_router(cds.make_router(page))
-    app.include_router(viewer.make_router(_viewer_settings(settings)))
+    for router in _routers(settings):
+        app.include_router(router)
     install_error_handlers(app)
     describe_problems(app)
     app.add_middleware(
@@ -155,6 +154,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_image_bytes=settings.max_image_bytes,
         max_bytes_by_prefix={
             "/predict/batch": settings.max_batch_bytes,
+            "/dicom/studies": settings.max_batch_bytes,
             FEEDBACK_PREFIX: MAX_FEEDBACK_BYTES,
             cds.CDS_PREFIX: cds.MAX_CDS_BYTES,
             # In base64, with white space.
@@ -223,6 +223,70 @@ def _open_fhir_server(settings: Settings) -> "FhirServer | None":
             settings.fhir_scope,
         )
     return open_fhir_server(str(settings.fhir_server_url), access, settings.fhir_timeout_seconds)
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    """The routes of what is configured.
+
+    Raises:
+        DicomSupportMissingError: DICOM jobs are, and what reads DICOM is not installed.
+    """
+    routers = [module.router for module in (predict, batch, fhir, models, operations)]
+    routers.append(viewer.make_router(_viewer_settings(settings)))
+    if settings.audit_dir is not None:
+        routers.append(feedback_routes.router)
+    if settings.has_credentials:
+        routers.append(admin.router)
+    if settings.cds_hooks:
+        page = None if settings.public_url is None else str(settings.public_url)
+        routers.append(cds.make_router(page))
+    if settings.dicom_queue_dir is not None:
+        try:
+            from app.api import dicom
+        except ImportError as error:
+            raise DicomSupportMissingError(
+                "DICOM_QUEUE_DIR is set, and the extra `interop` is not installed "
+                "(`uv sync --frozen --inexact --extra interop`)."
+            ) from error
+        routers.append(dicom.router)
+    return routers
+
+
+@asynccontextmanager
+async def _dicom(settings: Settings, services: Services) -> AsyncIterator["DicomWorker | None"]:
+    """The DICOM worker and its listener while the service runs; None where there is none."""
+    if settings.dicom_queue_dir is None:
+        yield None
+        return
+    from app.api.dicom_worker import DicomWorker
+    from app.interop.dicom_delivery import make_deliverer
+    from app.interop.dicom_listener import StorageListener
+    from app.interop.dicom_queue import JobQueue
+
+    secret = settings.dicom_store_authorization
+    deliver = make_deliverer(
+        settings.dicom_store_url or settings.dicom_store_peer or "",
+        secret.get_secret_value() if secret else None,
+        settings.dicom_ae_title,
+    )
+    queue = JobQueue(settings.dicom_queue_dir, settings.dicom_max_waiting)
+    worker = DicomWorker(
+        services, queue, deliver, settings.dicom_max_attempts, settings.dicom_retry_seconds
+    )
+    try:
+        if settings.dicom_listen_port is None:
+            yield worker
+        else:
+            address = (settings.dicom_listen_host, settings.dicom_listen_port)
+            listener = StorageListener(
+                settings.dicom_ae_title, address, settings.max_image_bytes, worker.take
+            )
+            try:
+                yield worker
+            finally:
+                await asyncio.to_thread(listener.close)
+    finally:
+        await worker.close()
 
 
 async def _test_repeatedly(fleet: Fleet, interval_seconds: float) -> None:

@@ -2,9 +2,9 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, HttpUrl, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.decision import Gates
@@ -93,6 +93,16 @@ class Settings(BaseSettings):
         fhir_timeout_seconds: For each step of a request to these servers.
         cds_hooks: Answer CDS Hooks calls; whoever may call learns what is in a patient's record.
         public_url: Where people open this service, for the link of its cards; none without it.
+        dicom_queue_dir: Folder of the DICOM worker's jobs; there is no worker where it is not set.
+        dicom_store_url: DICOMweb service that gets the worker's results by STOW-RS.
+        dicom_store_authorization: Value of the Authorization header there.
+        dicom_store_peer: Or the application entity that gets them by C-STORE, `TITLE@HOST:PORT`.
+        dicom_listen_port: Port of the Storage SCP; there is none where it is not set.
+        dicom_listen_host: Its address.
+        dicom_ae_title: Its AE title, and the one that results are sent by.
+        dicom_max_waiting: Jobs that have not ended; more are refused.
+        dicom_max_attempts: A job that failed so often is given up, and kept.
+        dicom_retry_seconds: Before the second attempt; doubled for each further one, up to 300.
         runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
@@ -150,6 +160,18 @@ class Settings(BaseSettings):
     fhir_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
     cds_hooks: bool = False
     public_url: ServerUrl | None = None
+    dicom_queue_dir: Path | None = None
+    dicom_store_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
+    dicom_store_authorization: SecretStr | None = None
+    dicom_store_peer: (
+        Annotated[str, Field(pattern=r"^[!-?A-\[\]-~]{1,16}@[^\s@:]+:[1-9][0-9]{0,4}$")] | None
+    ) = None
+    dicom_listen_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    dicom_listen_host: str = "127.0.0.1"
+    dicom_ae_title: Annotated[str, Field(pattern=r"^[!-\[\]-~]{1,16}$")] = "DERMHYBRID"
+    dicom_max_waiting: Annotated[int, Field(ge=1)] = 1000
+    dicom_max_attempts: Annotated[int, Field(ge=1)] = 100
+    dicom_retry_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
@@ -182,6 +204,17 @@ class Settings(BaseSettings):
             raise ValueError(f"access to the FHIR server also needs {', '.join(missing)}")
         if not missing and self.fhir_server_url is None:
             raise ValueError("FHIR_TOKEN_URL is of no use without FHIR_SERVER_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _check_dicom(self) -> Self:
+        targets = [t for t in (self.dicom_store_url, self.dicom_store_peer) if t is not None]
+        if self.dicom_queue_dir is not None and len(targets) != 1:
+            raise ValueError(
+                "DICOM_QUEUE_DIR needs one place for results: DICOM_STORE_URL or DICOM_STORE_PEER."
+            )
+        if self.dicom_queue_dir is None and (targets or self.dicom_listen_port is not None):
+            raise ValueError("DICOM_STORE_URL, _PEER and DICOM_LISTEN_PORT need DICOM_QUEUE_DIR.")
         return self
 
     def digest(self) -> str:

@@ -99,6 +99,8 @@ class Metrics:
         audit_failures: Answers that could not be recorded.
         feedback: Diagnoses that came back, by class and by how they were made.
         fhir_stored: Answers that were to be stored on the FHIR server, by what became of it.
+        dicom_jobs: DICOM jobs by state.
+        dicom_failures: Failed attempts of DICOM jobs, by kind of failure.
         ready: 1 while the service answers.
         authentication: 1 where callers are told apart.
     """
@@ -219,6 +221,18 @@ class Metrics:
             "dermhybrid_fhir_stored_total",
             "Answers that were to be stored on the FHIR server: stored, failed.",
             ("outcome",),
+            registry=self.registry,
+        )
+        self.dicom_jobs = Gauge(
+            "dermhybrid_dicom_jobs",
+            "DICOM jobs on the disk.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.dicom_failures = Counter(
+            "dermhybrid_dicom_failures_total",
+            "Failed attempts of DICOM jobs.",
+            ("kind",),
             registry=self.registry,
         )
         self.ready = Gauge(

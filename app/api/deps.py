@@ -21,6 +21,7 @@ from app.interop.uploads import DICOM_MEDIA_TYPE
 from app.telemetry import Metrics
 
 if TYPE_CHECKING:
+    from app.api.dicom_worker import DicomWorker
     from app.api.feedback import Feedback
     from app.interop.fhir_server import FhirServer
 
@@ -51,6 +52,7 @@ class Services:
         quota: Of each caller; None for no bound.
         is_open: Whether anybody may ask for predictions.
         operations_port: Where operators' routes are; None for where all the others are.
+        dicom: Answers what an archive or a modality sends; None where there is no queue.
     """
 
     fleet: Fleet
@@ -68,6 +70,7 @@ class Services:
     quota: Quota | None
     is_open: bool
     operations_port: int | None
+    dicom: "DicomWorker | None" = None
 
     @property
     def num_in_progress(self) -> int:

@@ -5,8 +5,8 @@ from importlib.metadata import version
 
 from pydicom.dataset import Dataset
 
-from app.domain.heatmaps import HeatmapMethod, draw_overlay
-from app.domain.labels import CLASSES, LABELS
+from app.domain.heatmaps import draw_overlay
+from app.domain.labels import LABELS
 from app.domain.uploads import Upload
 from app.inference.explain import explain
 from app.inference.judge import Judged
@@ -35,10 +35,11 @@ def make_results(
         return [report]
     heatmap = explain(judged.prediction)
     drawn = judged.model.drawn.qualified_name
-    if heatmap.method is HeatmapMethod.ATTENTION or heatmap.class_index is None:
-        explained = f"attention of {drawn}"
-    else:
-        explained = f"Grad-CAM of {drawn} for {CLASSES[heatmap.class_index].label}"
+    explained = (
+        f"attention of {drawn}"
+        if heatmap.class_index is None
+        else f"Grad-CAM of {drawn} for {LABELS[heatmap.class_index]}"
+    )
     overlay = draw_overlay(upload.picture, heatmap)
     return [report, make_capture(source, answer, overlay, explained)]
 

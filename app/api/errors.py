@@ -24,6 +24,9 @@ from app.domain.errors import (
     AuditUnavailableError,
     DeadlineExceededError,
     DermHybridError,
+    DicomDeliveryError,
+    DicomJobNotFoundError,
+    DicomQueueError,
     DicomSupportMissingError,
     FhirParametersError,
     FhirServerError,
@@ -67,6 +70,9 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     FhirServerError: HTTPStatus.BAD_GATEWAY,
     AnswerNotFoundError: HTTPStatus.NOT_FOUND,
     AnswerAmbiguousError: HTTPStatus.CONFLICT,
+    DicomQueueError: HTTPStatus.SERVICE_UNAVAILABLE,
+    DicomJobNotFoundError: HTTPStatus.NOT_FOUND,
+    DicomDeliveryError: HTTPStatus.BAD_GATEWAY,
     AuditUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     AuditDamagedError: HTTPStatus.SERVICE_UNAVAILABLE,
     NotAuthenticatedError: HTTPStatus.UNAUTHORIZED,
@@ -147,8 +153,7 @@ def _domain_error(_request: Request, error: Exception) -> Response:
 
 def domain_problem(error: DermHybridError) -> ProblemResponse:
     """The answer to an expected failure."""
-    words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
-    response = problem(status_of(error), "-".join(words).lower(), " ".join(words), str(error))
+    response = problem(status_of(error), kind_of(error), " ".join(_words(error)), str(error))
     if isinstance(error, ServiceBusyError | QuotaExceededError):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     elif isinstance(error, ServiceStoppingError):
@@ -164,6 +169,15 @@ def _challenge(error: NotAuthenticatedError | NotAuthorizedError) -> str:
     if isinstance(error, NotAuthorizedError):
         return f'{challenge}, error="insufficient_scope", scope="{error.scope}"'
     return f'{challenge}, error="invalid_token"' if error.invalid else challenge
+
+
+def kind_of(error: DermHybridError) -> str:
+    """The last part of an expected failure's type."""
+    return "-".join(_words(error)).lower()
+
+
+def _words(error: DermHybridError) -> list[str]:
+    return re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
 
 
 def _invalid_request(_request: Request, error: Exception) -> Response:
@@ -201,7 +215,7 @@ def unexpected_problem(error: Exception) -> ProblemResponse:
 
     Its message may hold anything, also what was uploaded: only its type and place are logged.
     """
-    logger.error("unexpected %s", type(error).__name__, extra={"where": _where(error)})
+    logger.error("unexpected %s", type(error).__name__, extra={"where": frames_of(error)})
     return problem(
         500,
         "internal-error",
@@ -210,7 +224,7 @@ def unexpected_problem(error: Exception) -> ProblemResponse:
     )
 
 
-def _where(error: Exception) -> list[str]:
+def frames_of(error: Exception) -> list[str]:
     """File and line of each frame, without any value."""
     frames, trace = [], error.__traceback__
     while trace is not None:

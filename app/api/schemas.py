@@ -1,5 +1,6 @@
 """The JSON of the API, with the examples that OpenAPI shows."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -458,6 +459,44 @@ class Problem(BaseModel):
     status: int
     detail: Annotated[str, Field(description="What was expected, what came, how to mend it.")]
     request_id: str
+
+
+class DicomJob(BaseModel):
+    """What becomes of a photograph that was sent to be answered later."""
+
+    id: str
+    state: Annotated[
+        Literal["waiting", "answered", "stored", "refused", "dead"],
+        Field(
+            description="`waiting` for its answer; `answered`, and the results are to be stored; "
+            "`stored`: done; `refused`: cannot be answered; `dead`: given up after many attempts. "
+            "Sending the instance again revives it."
+        ),
+    ]
+    attempts: Annotated[int, Field(description="That failed.", ge=0)]
+    received: datetime
+    updated: datetime
+    problem: Annotated[
+        str | None, Field(description="Last part of the type of the last attempt's problem.")
+    ]
+    results: Annotated[
+        list[str], Field(description="SOP Instance UIDs of the report, and of the heatmap.")
+    ]
+    notice: str = RESEARCH_USE_NOTICE
+
+
+class DicomRefusal(BaseModel):
+    """A part of a body that was not taken."""
+
+    index: Annotated[int, Field(description="Its place in the body, from 0.", ge=0)]
+    problem: Problem
+
+
+class DicomReceipt(BaseModel):
+    """What was taken, in the order of the body, and what was not."""
+
+    jobs: list[DicomJob]
+    refused: list[DicomRefusal]
 
 
 class BatchLine(BaseModel):

@@ -30,6 +30,9 @@ DermHybridError
 ├── QuotaExceededError            the caller has asked for more than its share
 ├── IdentityProviderUnavailableError  a token cannot be checked at present
 ├── AccessConfigurationError      who may call was not set up in a way that could be used
+├── DicomQueueError               the queue of DICOM jobs cannot be used
+├── DicomJobNotFoundError         there is no such DICOM job
+├── DicomDeliveryError            an archive did not take results
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
@@ -190,6 +193,18 @@ class IdentityProviderUnavailableError(DermHybridError):
 
 class AccessConfigurationError(DermHybridError):
     """Nobody could be told apart, or anybody could come in; the message names what to set."""
+
+
+class DicomQueueError(DermHybridError):
+    """The queue of DICOM jobs cannot be opened, read or written."""
+
+
+class DicomJobNotFoundError(DermHybridError):
+    """There is no DICOM job of the requested identifier."""
+
+
+class DicomDeliveryError(DermHybridError):
+    """An archive did not take results."""
 
 
 class ArtifactError(DermHybridError):

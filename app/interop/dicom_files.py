@@ -11,16 +11,26 @@ from pydicom.uid import (
     JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
+    DermoscopicPhotographyImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
+    VLPhotographicImageStorage,
 )
 
-from app.domain.errors import DermHybridError, ImageCorruptError, ImageFormatError
+from app.domain.errors import (
+    DermHybridError,
+    DicomNotPhotographError,
+    ImageCorruptError,
+    ImageFormatError,
+)
 from app.domain.images import ImageLimits
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
+
+PHOTOGRAPHS: Final = (DermoscopicPhotographyImageStorage, VLPhotographicImageStorage)
+"""SOP classes that are answered."""
 
 TRANSFER_SYNTAXES: Final = (
     ImplicitVRLittleEndian,
@@ -92,6 +102,28 @@ def known_name(uid: object) -> str:
     value = UID(str(uid))
     # A UID that the standard does not have is its own name.
     return value.name if value.name != str(uid) else "none of the standard's"
+
+
+def value_of(dataset: Dataset, keyword: str) -> object:
+    """A value of an unchecked dataset; None where it is missing or cannot be read."""
+    try:
+        return dataset.get(keyword)
+    except Exception:  # noqa: BLE001  a parser may raise anything on hostile bytes
+        return None
+
+
+def check_photograph(dataset: Dataset) -> None:
+    """Look at an object's kind.
+
+    Raises:
+        DicomNotPhotographError: Another SOP class than `PHOTOGRAPHS`.
+    """
+    sop_class = value_of(dataset, "SOPClassUID")
+    if sop_class not in PHOTOGRAPHS:
+        raise DicomNotPhotographError(
+            f"The DICOM object's SOP class is {known_name(sop_class)}; expected "
+            f"{' or '.join(known.name for known in PHOTOGRAPHS)}."
+        )
 
 
 def _read(data: bytes, limits: ImageLimits) -> Dataset:

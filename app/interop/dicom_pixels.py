@@ -22,10 +22,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     UID,
-    DermoscopicPhotographyImageStorage,
     JPEGBaseline8Bit,
     RLELossless,
-    VLPhotographicImageStorage,
 )
 
 from app.domain.errors import (
@@ -37,11 +35,8 @@ from app.domain.errors import (
 )
 from app.domain.images import DecodedImage, ImageLimits, RgbImage, check_scans, check_size
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
-from app.interop.dicom_files import known_name, read_object
+from app.interop.dicom_files import check_photograph, read_object
 from app.interop.uploads import DICOM_MEDIA_TYPE
-
-PHOTOGRAPHS: Final = (DermoscopicPhotographyImageStorage, VLPhotographicImageStorage)
-"""SOP classes that are answered."""
 
 _PALETTE: Final = "PALETTE COLOR"
 _RGB: Final = "RGB"
@@ -113,12 +108,7 @@ def read_photograph(data: bytes, limits: ImageLimits, frame: int | None = None) 
     """
     dataset = read_object(data, limits)
     try:
-        sop_class = dataset.get("SOPClassUID")
-        if sop_class not in PHOTOGRAPHS:
-            raise DicomNotPhotographError(
-                f"The DICOM object's SOP class is {known_name(sop_class)}; expected "
-                f"{' or '.join(known.name for known in PHOTOGRAPHS)}."
-            )
+        check_photograph(dataset)
         layout = _layout(dataset)
         check_size(layout.columns, layout.rows, limits)
         chosen = _choose_frame(frame, layout.num_frames)

@@ -11,6 +11,7 @@ from pydicom.valuerep import DA, TM, PersonName
 
 from app.domain.errors import ImageCorruptError
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
+from app.interop.dicom_files import value_of
 
 Kind = Literal["report", "heatmap", "report-series", "heatmap-series", "group", "observer"]
 
@@ -78,35 +79,28 @@ def take_over(photograph: Dataset) -> Dataset:
     source = Dataset()
     source.SpecificCharacterSet = "ISO_IR 192"
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        uid = UID(str(_value(photograph, keyword)))
+        uid = UID(str(value_of(photograph, keyword)))
         if not uid.is_valid:
             raise ImageCorruptError(
                 f"The DICOM object's {keyword} is missing or none. Export it again."
             )
         setattr(source, keyword, uid)
     for keyword, longest in _TEXTS.items():
-        setattr(source, keyword, _text(_value(photograph, keyword), longest))
+        setattr(source, keyword, _text(value_of(photograph, keyword), longest))
     for keyword in _NAMES:
-        setattr(source, keyword, PersonName(_text(_value(photograph, keyword), 3 * 64)))
-    sex = _text(_value(photograph, "PatientSex"), 16)
+        setattr(source, keyword, PersonName(_text(value_of(photograph, keyword), 3 * 64)))
+    sex = _text(value_of(photograph, "PatientSex"), 16)
     source.PatientSex = sex if sex in _SEXES else ""
     for keyword in ("PatientBirthDate", "StudyDate"):
-        setattr(source, keyword, _moment(DA, _value(photograph, keyword)))
-    source.StudyTime = _moment(TM, _value(photograph, "StudyTime"))
-    number = _value(photograph, "InstanceNumber")
+        setattr(source, keyword, _moment(DA, value_of(photograph, keyword)))
+    source.StudyTime = _moment(TM, value_of(photograph, "StudyTime"))
+    number = value_of(photograph, "InstanceNumber")
     source.InstanceNumber = number if isinstance(number, int) and 0 < number < 2**31 else 1
-    if _value(photograph, "LossyImageCompression") == "01":
+    if value_of(photograph, "LossyImageCompression") == "01":
         for keyword in _LOSSY:
             if keyword in photograph:
-                setattr(source, keyword, _value(photograph, keyword))
+                setattr(source, keyword, value_of(photograph, keyword))
     return source
-
-
-def _value(dataset: Dataset, keyword: str) -> object:
-    try:
-        return dataset.get(keyword)
-    except Exception:  # noqa: BLE001  a value that cannot be read is none
-        return None
 
 
 def _text(value: object, longest: int) -> str:

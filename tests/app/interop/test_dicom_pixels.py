@@ -39,6 +39,7 @@ from app.domain.errors import (
     ImageTooSmallError,
 )
 from app.domain.images import DEFAULT_LIMITS, ImageLimits, RgbImage, decode_image
+from app.interop.dicom_intake import admit
 from app.interop.dicom_pixels import read_photograph
 from app.interop.uploads import read_any_upload
 from tests.dicom_photographs import (
@@ -363,3 +364,21 @@ def test_without_the_extra_dicom_is_refused_with_its_name(
     with pytest.raises(DicomSupportMissingError, match="extra `interop`"):
         read_any_upload(bytes(128) + b"DICM", DEFAULT_LIMITS, 1024)
     assert read_any_upload(lesion_png, DEFAULT_LIMITS, 1024).width == 320
+
+
+def damaged_value(keyword: str) -> bytes:
+    """A photograph whose element is said to be a number and has an odd number of bytes."""
+    dataset = make_dataset()
+    element = dataset[keyword]
+    data = bytearray(to_bytes(dataset))
+    header = struct.pack("<HH", element.tag.group, element.tag.element) + element.VR.encode()
+    place = data.index(header, 300)
+    data[place + 4 : place + 6] = b"US"
+    data[place + 6] -= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "StudyInstanceUID"])
+def test_identifiers_that_cannot_be_read_are_a_refusal(keyword: str) -> None:
+    with pytest.raises(ImageRejectedError):
+        admit(damaged_value(keyword), DEFAULT_LIMITS)

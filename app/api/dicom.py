@@ -1,0 +1,129 @@
+"""`/dicom`: photographs to answer later, whose results are stored in the archive (ADR-0019)."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Path, Request
+from python_multipart.multipart import parse_options_header
+from starlette.exceptions import HTTPException
+
+from app.access.scopes import Scope
+from app.api.deps import Services, ServicesDep, media_type
+from app.api.dicom_worker import DicomWorker
+from app.api.errors import domain_problem
+from app.api.guard import requires
+from app.api.schemas import DicomJob, DicomReceipt, DicomRefusal, Problem
+from app.domain.errors import ImageRejectedError
+from app.interop.dicom_intake import MAX_BOUNDARY, split_parts
+from app.interop.dicom_queue import Job
+from app.interop.uploads import DICOM_MEDIA_TYPE
+
+STUDIES_PATH: Final = "/dicom/studies"
+
+router = APIRouter(tags=["DICOM"], dependencies=[requires(Scope.PREDICT)])
+
+_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_REQUEST_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "description": "DICOM files: one, or several as STOW-RS sends them (PS3.18, section 10.5).",
+    "content": {DICOM_MEDIA_TYPE: _BINARY, "multipart/related": _BINARY},
+}
+_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    413: {"model": Problem, "description": "Too many bytes."},
+    415: {"model": Problem, "description": "No DICOM file."},
+    422: {"model": Problem, "description": "No photograph that can be answered."},
+    503: {"model": Problem, "description": "Too many jobs wait, or the queue cannot be written."},
+}
+
+
+async def get_worker(services: ServicesDep) -> DicomWorker:
+    """The worker; the routes are there only with one."""
+    assert services.dicom is not None  # noqa: S101
+    return services.dicom
+
+
+WorkerDep = Annotated[DicomWorker, Depends(get_worker)]
+
+
+async def get_instances(request: Request, services: ServicesDep) -> list[bytes]:
+    """The DICOM files of the body, at least one.
+
+    Raises:
+        HTTPException: 415 for another content type.
+        ImageCorruptError: The multipart body is none, or has too many parts.
+    """
+    content_type = media_type(request)
+    if content_type == DICOM_MEDIA_TYPE:
+        return [await request.body()]
+    boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary", b"")
+    if content_type != "multipart/related" or not 0 < len(boundary) <= MAX_BOUNDARY:
+        raise HTTPException(
+            415, f"Expected {DICOM_MEDIA_TYPE}, or multipart/related with a boundary."
+        )
+    body = await request.body()
+    return await to_thread.run_sync(
+        split_parts, body, boundary.decode("latin-1"), services.max_batch_images
+    )
+
+
+@router.post(
+    STUDIES_PATH,
+    status_code=202,
+    summary="Have DICOM photographs answered in the archive",
+    responses=_PROBLEMS,
+    openapi_extra={"requestBody": _REQUEST_BODY},
+)
+async def store(
+    services: ServicesDep,
+    worker: WorkerDep,
+    instances: Annotated[list[bytes], Depends(get_instances)],
+) -> DicomReceipt:
+    """Take photographs, safe from a crash; the report and the heatmap are stored later.
+
+    An instance that was sent before is the same job. Of several, what cannot be answered is
+    named in `refused`; where that is all of them, the last one's problem is the answer.
+    """
+    return await _take_all(services, worker, instances)
+
+
+@router.get(
+    "/dicom/jobs/{job_id}",
+    summary="What became of a photograph",
+    responses={404: {"model": Problem, "description": "There is no such job."}},
+)
+async def get_job(
+    worker: WorkerDep, job_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+) -> DicomJob:
+    """Where the job is, and the identifiers of its results."""
+    return _present(await worker.find(job_id))
+
+
+async def _take_all(
+    services: Services, worker: DicomWorker, instances: list[bytes]
+) -> DicomReceipt:
+    receipt = DicomReceipt(jobs=[], refused=[])
+    for index, instance in enumerate(instances):
+        try:
+            job = await to_thread.run_sync(worker.take, instance, limiter=services.image_threads)
+        except ImageRejectedError as error:
+            if len(receipt.refused) + 1 == len(instances):
+                raise
+            problem = json.loads(bytes(domain_problem(error).body))
+            receipt.refused.append(DicomRefusal(index=index, problem=problem))
+        else:
+            receipt.jobs.append(_present(job))
+    return receipt
+
+
+def _present(job: Job) -> DicomJob:
+    return DicomJob(
+        id=job.id,
+        state=job.state.value,
+        attempts=job.attempts,
+        received=datetime.fromtimestamp(job.received, UTC),
+        updated=datetime.fromtimestamp(job.updated, UTC),
+        problem=job.problem,
+        results=list(job.result_uids),
+    )

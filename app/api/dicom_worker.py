@@ -1,0 +1,157 @@
+"""Answer what waits in the queue of DICOM jobs, through the same code as `/predict` (ADR-0019)."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Final
+
+from anyio import to_thread
+
+from app.api.answering import Question, answer_upload
+from app.api.deps import Services
+from app.api.dicom_results import make_results, to_file
+from app.api.errors import frames_of, kind_of
+from app.domain.errors import DermHybridError, DicomQueueError, ImageRejectedError
+from app.domain.uploads import Upload
+from app.inference.judge import Judged
+from app.interop.dicom_delivery import Deliver
+from app.interop.dicom_files import read_object
+from app.interop.dicom_intake import admit
+from app.interop.dicom_queue import Job, JobQueue, State
+from app.telemetry import caller, request_id
+
+CALLER: Final = "dicom-worker"
+"""In place of an address in the audit log."""
+MAX_RETRY_SECONDS: Final = 300.0
+POLL_SECONDS: Final = 1.0
+"""How late a job may be noticed that became due by itself; new ones wake the worker."""
+
+logger = logging.getLogger(__name__)
+
+
+class DicomWorker:
+    """One job after the other; belongs to one event loop."""
+
+    def __init__(
+        self,
+        services: Services,
+        queue: JobQueue,
+        deliver: Deliver,
+        max_attempts: int,
+        retry_seconds: float,
+    ) -> None:
+        """Begin to work.
+
+        Args:
+            services: The application's parts.
+            queue: Where jobs are.
+            deliver: Stores results.
+            max_attempts: A job that failed so often is dead.
+            retry_seconds: Before the second attempt; doubled for each further one.
+        """
+        self._services, self._queue, self._deliver = services, queue, deliver
+        self._max_attempts, self._retry_seconds = max_attempts, retry_seconds
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="dicom-worker")
+
+    def take(self, instance: bytes) -> Job:
+        """Put an instance into the queue; blocks, from any thread.
+
+        Raises:
+            ImageRejectedError: It is none to answer.
+            ServiceBusyError: Too many wait.
+            DicomQueueError: It could not be written.
+        """
+        job = self._queue.put(admit(instance, self._services.image_limits), instance)
+        self._loop.call_soon_threadsafe(self._wake.set)
+        return job
+
+    async def find(self, identifier: str) -> Job:
+        """A job.
+
+        Raises:
+            DicomJobNotFoundError: There is none of this identifier.
+        """
+        return await to_thread.run_sync(self._queue.get, identifier)
+
+    async def close(self) -> None:
+        """Stop; what has not ended goes on at the next start."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await to_thread.run_sync(self._queue.close)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                job = await to_thread.run_sync(self._queue.start_next)
+                if job is not None:
+                    await self._work(job)
+                await self._count()
+                if job is not None:
+                    continue
+            except DicomQueueError as error:  # the disk is full? What was taken is still there.
+                logger.error("queue failed", extra={"reason": str(error)})  # noqa: TRY400
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _work(self, job: Job) -> None:
+        request_id.set(job.id)
+        caller.set(CALLER)
+        try:
+            if job.state is State.WAITING:
+                await self._answer(job)
+            results = await to_thread.run_sync(self._queue.results, job.id)
+            await to_thread.run_sync(self._deliver, results)
+        except DicomQueueError:
+            raise
+        except ImageRejectedError as error:
+            await to_thread.run_sync(self._queue.end, job.id, State.REFUSED, kind_of(error))
+            self._fail(job, kind_of(error), "refused")
+        except DermHybridError as error:
+            await self._postpone(job, kind_of(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, the other jobs go on
+            logger.error(  # noqa: TRY400  its message may hold anything
+                "unexpected %s", type(error).__name__, extra={"where": frames_of(error)}
+            )
+            await self._postpone(job, "internal-error")
+        else:
+            await to_thread.run_sync(self._queue.end, job.id, State.STORED)
+            logger.info("dicom job", extra={"state": State.STORED, "attempts": job.attempts + 1})
+
+    async def _answer(self, job: Job) -> None:
+        photograph = await to_thread.run_sync(self._queue.photograph, job.id)
+        model = self._services.fleet.get(None)
+        with model.in_use():
+            results = await answer_upload(
+                self._services, model, photograph, Question(), partial(self._render, photograph)
+            )
+        await to_thread.run_sync(self._queue.keep_results, job.id, results)
+
+    def _render(self, photograph: bytes, upload: Upload, judged: Judged) -> list[tuple[str, bytes]]:
+        dataset = read_object(photograph, self._services.image_limits)
+        results = make_results(dataset, None, upload, judged)
+        return [(str(result.SOPInstanceUID), to_file(result)) for result in results]
+
+    async def _postpone(self, job: Job, kind: str) -> None:
+        attempts = job.attempts + 1
+        if attempts >= self._max_attempts:
+            await to_thread.run_sync(self._queue.end, job.id, State.DEAD, kind)
+            self._fail(job, kind, "dead")
+            return
+        seconds = min(MAX_RETRY_SECONDS, self._retry_seconds * 2.0 ** min(job.attempts, 32))
+        await to_thread.run_sync(self._queue.postpone, job.id, seconds, kind)
+        self._fail(job, kind, "postponed")
+
+    def _fail(self, job: Job, kind: str, outcome: str) -> None:
+        self._services.metrics.dicom_failures.labels(kind).inc()
+        logger.warning(
+            "dicom job", extra={"state": outcome, "attempts": job.attempts + 1, "reason": kind}
+        )
+
+    async def _count(self) -> None:
+        for state, number in (await to_thread.run_sync(self._queue.count)).items():
+            self._services.metrics.dicom_jobs.labels(state).set(number)

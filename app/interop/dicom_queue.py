@@ -1,0 +1,292 @@
+"""The jobs of the DICOM worker on disk, in SQLite: what was taken is answered once, or kept.
+
+```
+waiting ──answer──> answered ──deliver──> stored
+   │                    │
+   ├── cannot be answered: refused        (given up after many attempts: dead)
+```
+
+Blocking; any thread may call. Photographs and results leave the file with their job's end; an
+instance's identifier is kept as its hash, so that the instance is never answered twice.
+"""
+
+import fcntl
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
+
+DATABASE_NAME: Final = "jobs.sqlite"
+LOCK_NAME: Final = "lock"
+MAX_STARTS: Final = 30
+"""Starts in a row without an end: whatever is in that photograph ends the process."""
+
+_SETTINGS: Final = """
+PRAGMA auto_vacuum = FULL;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA secure_delete = ON;
+"""
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    instance TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    starts INTEGER NOT NULL DEFAULT 0,
+    due REAL NOT NULL,
+    received REAL NOT NULL,
+    updated REAL NOT NULL,
+    problem TEXT,
+    photograph BLOB
+) STRICT;
+CREATE INDEX IF NOT EXISTS jobs_by_due ON jobs (state, due);
+CREATE TABLE IF NOT EXISTS results (
+    job TEXT NOT NULL REFERENCES jobs (id),
+    place INTEGER NOT NULL,
+    uid TEXT NOT NULL,
+    content BLOB,
+    PRIMARY KEY (job, place)
+) STRICT;
+"""
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    WAITING = "waiting"
+    ANSWERED = "answered"
+    STORED = "stored"
+    REFUSED = "refused"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One photograph's way.
+
+    Attributes:
+        id: Of the job, which says nothing of the photograph.
+        state: Where it is.
+        attempts: That failed.
+        received: When it came, seconds since 1970.
+        updated: When it last changed, seconds since 1970.
+        problem: Kind of the last failure; None where there was none.
+        result_uids: SOP Instance UIDs of its results.
+    """
+
+    id: str
+    state: State
+    attempts: int
+    received: float
+    updated: float
+    problem: str | None
+    result_uids: tuple[str, ...]
+
+
+class JobQueue:
+    """The jobs of one service."""
+
+    def __init__(self, directory: Path, max_waiting: int) -> None:
+        """Open or begin a folder of jobs.
+
+        Args:
+            directory: Made where it is missing, readable by this user alone.
+            max_waiting: More jobs that have not ended are refused.
+
+        Raises:
+            DicomQueueError: Another process has it open, or it cannot be read or written.
+        """
+        self._max_waiting, self._mutex = max_waiting, Lock()
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with ExitStack() as opened:
+                lock = opened.enter_context((directory / LOCK_NAME).open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path = directory / DATABASE_NAME
+                self._database = sqlite3.connect(path, check_same_thread=False)
+                opened.callback(self._database.close)
+                self._database.executescript(_SETTINGS + _SCHEMA)
+                self._opened = opened.pop_all()
+        except (OSError, sqlite3.Error) as error:
+            raise DicomQueueError(
+                f"{directory}: the queue cannot be opened ({type(error).__name__}). Give each "
+                "process a DICOM_QUEUE_DIR of its own that it can write to."
+            ) from error
+
+    def put(self, instance_uid: str, photograph: bytes) -> Job:
+        """Take a photograph; on the disk when this returns.
+
+        The same instance again is the same job; a dead one is tried again.
+
+        Raises:
+            ServiceBusyError: Too many wait.
+            DicomQueueError: It could not be written.
+        """
+        instance, now = sha256(instance_uid.encode()).hexdigest(), time.time()
+        with self._transaction() as database:
+            known = database.execute(
+                "SELECT id, state FROM jobs WHERE instance = ?", (instance,)
+            ).fetchone()
+            if known is None:
+                self._check_room(database)
+                identifier = uuid.uuid4().hex
+                database.execute(
+                    "INSERT INTO jobs (id, instance, state, due, received, updated, photograph)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (identifier, instance, State.WAITING, now, now, now, photograph),
+                )
+            else:
+                identifier = known[0]
+                if known[1] == State.DEAD:
+                    self._revive(database, identifier, now)
+            return self._get(database, identifier)
+
+    def get(self, identifier: str) -> Job:
+        """A job.
+
+        Raises:
+            DicomJobNotFoundError: There is none of this identifier.
+        """
+        with self._transaction() as database:
+            return self._get(database, identifier)
+
+    def start_next(self) -> Job | None:
+        """The job that has been due for longest, with its start on the disk; None where none is.
+
+        One that was started too often without an end is given up.
+        """
+        with self._transaction() as database:
+            while True:
+                row = database.execute(
+                    "SELECT id, starts FROM jobs WHERE state IN (?, ?) AND due <= ?"
+                    " ORDER BY due LIMIT 1",
+                    (State.WAITING, State.ANSWERED, time.time()),
+                ).fetchone()
+                if row is None:
+                    return None
+                if row[1] < MAX_STARTS:
+                    database.execute("UPDATE jobs SET starts = starts + 1 WHERE id = ?", row[:1])
+                    return self._get(database, row[0])
+                self._end(database, row[0], State.DEAD, "process-ended")
+
+    def photograph(self, identifier: str) -> bytes:
+        """What waits to be answered."""
+        with self._transaction() as database:
+            row = database.execute("SELECT photograph FROM jobs WHERE id = ?", (identifier,))
+            return bytes(row.fetchone()[0])
+
+    def results(self, identifier: str) -> list[bytes]:
+        """What waits to be delivered, as DICOM files."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT content FROM results WHERE job = ? ORDER BY place", (identifier,)
+            )
+            return [bytes(content) for (content,) in rows]
+
+    def keep_results(self, identifier: str, results: Sequence[tuple[str, bytes]]) -> None:
+        """Keep an answer, SOP Instance UIDs and DICOM files, before it is delivered."""
+        with self._transaction() as database:
+            database.executemany(
+                "INSERT INTO results VALUES (?, ?, ?, ?)",
+                [(identifier, place, *result) for place, result in enumerate(results)],
+            )
+            database.execute(
+                "UPDATE jobs SET state = ?, starts = 0, updated = ? WHERE id = ?",
+                (State.ANSWERED, time.time(), identifier),
+            )
+
+    def end(self, identifier: str, state: State, problem: str | None = None) -> None:
+        """Let a job end; all but a dead one lose what they hold."""
+        with self._transaction() as database:
+            self._end(database, identifier, state, problem)
+
+    def postpone(self, identifier: str, seconds: float, problem: str) -> None:
+        """Count a failure and try again later."""
+        now = time.time()
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE jobs SET attempts = attempts + 1, starts = 0, due = ?, updated = ?,"
+                " problem = ? WHERE id = ?",
+                (now + seconds, now, problem, identifier),
+            )
+
+    def count(self) -> dict[State, int]:
+        """How many jobs are in each state."""
+        with self._transaction() as database:
+            found = dict(database.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
+        return {state: int(found.get(state, 0)) for state in State}
+
+    def close(self) -> None:
+        """Let another process have it."""
+        with self._mutex:
+            self._opened.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._mutex, self._database:
+                yield self._database
+        except sqlite3.Error as error:
+            raise DicomQueueError(
+                f"The queue of DICOM jobs failed ({type(error).__name__}): nothing was taken. Tell "
+                "the operator, and send again later."
+            ) from error
+
+    def _check_room(self, database: sqlite3.Connection) -> None:
+        (waiting,) = database.execute(
+            "SELECT count(*) FROM jobs WHERE state IN (?, ?)", (State.WAITING, State.ANSWERED)
+        ).fetchone()
+        if waiting >= self._max_waiting:
+            raise ServiceBusyError(
+                f"{waiting} DICOM jobs have not ended, as many as are kept. Send again later.",
+                retry_after_seconds=60,
+            )
+
+    @staticmethod
+    def _get(database: sqlite3.Connection, identifier: str) -> Job:
+        row = database.execute(
+            "SELECT id, state, attempts, received, updated, problem FROM jobs WHERE id = ?",
+            (identifier,),
+        ).fetchone()
+        if row is None:
+            raise DicomJobNotFoundError("There is no DICOM job of that identifier.")
+        uids = database.execute(
+            "SELECT uid FROM results WHERE job = ? ORDER BY place", (identifier,)
+        )
+        name, state, attempts, received, updated, problem = row
+        results = tuple(uid for (uid,) in uids)
+        return Job(name, State(state), attempts, received, updated, problem, results)
+
+    @staticmethod
+    def _revive(database: sqlite3.Connection, identifier: str, now: float) -> None:
+        (answered,) = database.execute(
+            "SELECT count(*) FROM results WHERE job = ?", (identifier,)
+        ).fetchone()
+        state = State.ANSWERED if answered else State.WAITING
+        database.execute(
+            "UPDATE jobs SET state = ?, attempts = 0, starts = 0, due = ?, updated = ?"
+            " WHERE id = ?",
+            (state, now, now, identifier),
+        )
+
+    @staticmethod
+    def _end(
+        database: sqlite3.Connection, identifier: str, state: State, problem: str | None
+    ) -> None:
+        database.execute(
+            "UPDATE jobs SET state = ?, problem = ?, updated = ? WHERE id = ?",
+            (state, problem, time.time(), identifier),
+        )
+        if state is not State.DEAD:
+            database.execute("UPDATE jobs SET photograph = NULL WHERE id = ?", (identifier,))
+            database.execute("UPDATE results SET content = NULL WHERE job = ?", (identifier,))

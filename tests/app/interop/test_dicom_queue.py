@@ -1,0 +1,144 @@
+"""Jobs stay on the disk, once each, through retries, deaths and restarts."""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
+from app.interop.dicom_queue import DATABASE_NAME, MAX_STARTS, JobQueue, State
+
+RESULTS = [("2.25.1", b"report"), ("2.25.2", b"heatmap")]
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[JobQueue]:
+    opened = JobQueue(tmp_path / "queue", max_waiting=3)
+    yield opened
+    opened.close()
+
+
+def test_a_job_goes_its_way(queue: JobQueue) -> None:
+    job = queue.put("1.2.3", b"photograph")
+    assert (job.state, job.attempts, job.problem, job.result_uids) == ("waiting", 0, None, ())
+    assert queue.start_next() == job
+    assert queue.photograph(job.id) == b"photograph"
+    queue.keep_results(job.id, RESULTS)
+    answered = queue.start_next()
+    assert answered is not None
+    assert (answered.state, answered.result_uids) == (State.ANSWERED, ("2.25.1", "2.25.2"))
+    assert queue.results(job.id) == [b"report", b"heatmap"]
+    queue.end(job.id, State.STORED)
+    assert queue.start_next() is None
+    assert queue.get(job.id).state is State.STORED
+    assert queue.count()[State.STORED] == 1
+
+
+def test_the_same_instance_is_the_same_job_whatever_its_state(queue: JobQueue) -> None:
+    job = queue.put("1.2.3", b"photograph")
+    assert queue.put("1.2.3", b"photograph") == job
+    queue.end(job.id, State.STORED)
+    assert queue.put("1.2.3", b"photograph").state is State.STORED
+    assert queue.start_next() is None
+    assert queue.put("1.2.4", b"photograph").id != job.id
+
+
+def test_a_failure_is_counted_and_waited_for(queue: JobQueue) -> None:
+    job = queue.put("1.2.3", b"photograph")
+    queue.postpone(job.id, 3600, "model-fault")
+    assert queue.start_next() is None
+    assert (queue.get(job.id).attempts, queue.get(job.id).problem) == (1, "model-fault")
+    other = queue.put("1.2.4", b"photograph")
+    assert queue.start_next() == other
+    queue.postpone(job.id, 0, "model-fault")
+    assert queue.get(job.id).attempts == 2
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_dead_job_keeps_what_it_has_until_it_is_sent_again(
+    queue: JobQueue, answered: bool
+) -> None:
+    job = queue.put("1.2.3", b"photograph")
+    if answered:
+        queue.keep_results(job.id, RESULTS)
+    queue.postpone(job.id, 0, "dicom-delivery")
+    queue.end(job.id, State.DEAD, "dicom-delivery")
+    assert queue.start_next() is None
+    revived = queue.put("1.2.3", b"photograph")
+    assert (revived.id, revived.attempts) == (job.id, 0)
+    assert revived.state is (State.ANSWERED if answered else State.WAITING)
+    assert queue.start_next() == revived
+    assert queue.photograph(job.id) == b"photograph"
+    assert queue.results(job.id) == ([b"report", b"heatmap"] if answered else [])
+
+
+def test_a_job_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -> None:
+    queue = JobQueue(tmp_path, max_waiting=3)
+    job = queue.put("1.2.3", b"photograph")
+    for _ in range(MAX_STARTS):
+        assert queue.start_next() is not None
+        queue.close()
+        queue = JobQueue(tmp_path, max_waiting=3)
+    assert queue.start_next() is None
+    dead = queue.get(job.id)
+    assert (dead.state, dead.problem) == (State.DEAD, "process-ended")
+    queue.close()
+
+
+def test_more_than_fit_are_refused_and_known_ones_are_not(queue: JobQueue) -> None:
+    for number in range(3):
+        queue.put(f"1.2.{number}", b"photograph")
+    with pytest.raises(ServiceBusyError, match="3 DICOM jobs have not ended"):
+        queue.put("1.2.9", b"photograph")
+    assert queue.put("1.2.0", b"photograph").state is State.WAITING
+    queue.end(queue.put("1.2.0", b"").id, State.REFUSED, "image-corrupt")
+    assert queue.put("1.2.9", b"photograph").state is State.WAITING
+
+
+def test_what_has_ended_leaves_no_trace_of_its_content(tmp_path: Path) -> None:
+    queue = JobQueue(tmp_path, max_waiting=3)
+    for number, end in enumerate((State.STORED, State.REFUSED)):
+        job = queue.put(f"1.2.3.{number}", b"Roe^Jane" * 5000)
+        queue.keep_results(job.id, [("2.25.1", b"Roe^Jane" * 5000)])
+        queue.end(job.id, end)
+    queue.close()
+    files = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert not any(b"Roe" in content or b"1.2.3" in content for content in files)
+
+
+def test_only_the_services_user_may_look(queue: JobQueue, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "queue").stat().st_mode) == 0o700
+
+
+def test_two_processes_cannot_have_one_folder(queue: JobQueue, tmp_path: Path) -> None:
+    with pytest.raises(DicomQueueError, match="DICOM_QUEUE_DIR of its own"):
+        JobQueue(tmp_path / "queue", max_waiting=3)
+    queue.close()
+    JobQueue(tmp_path / "queue", max_waiting=3).close()
+
+
+def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).write_bytes(b"no database" * 1000)
+    with pytest.raises(DicomQueueError, match="cannot be opened"):
+        JobQueue(tmp_path, max_waiting=3)
+
+
+def test_a_disk_that_fails_takes_nothing(queue: JobQueue, tmp_path: Path) -> None:
+    job = queue.put("1.2.3", b"photograph")
+    other = sqlite3.connect(tmp_path / "queue" / DATABASE_NAME, timeout=0)
+    queue._database.execute("PRAGMA busy_timeout=0")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DicomQueueError, match="nothing was taken"):
+        queue.put("1.2.4", b"photograph")
+    other.rollback()
+    other.close()
+    assert queue.count()[State.WAITING] == 1
+    assert queue.get(job.id) == job
+
+
+def test_an_unknown_job_is_none(queue: JobQueue) -> None:
+    with pytest.raises(DicomJobNotFoundError):
+        queue.get(os.urandom(16).hex())
