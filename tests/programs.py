@@ -2,8 +2,12 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+
+PEERS = Path(__file__).parent / "peers"
+"""npm packages, and servers made of them."""
 
 
 def require_program(name: str) -> str:
@@ -15,3 +19,13 @@ def require_program(name: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+def require_peers() -> Path:
+    """The folder of the npm packages; the test is skipped without them, and fails in CI."""
+    if not (PEERS / "node_modules").is_dir():
+        message = "the test peers are not installed: npm ci --prefix tests/peers"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return PEERS
