@@ -191,6 +191,7 @@ def _viewer_settings(settings: Settings) -> viewer.ViewerSettings:
     return viewer.ViewerSettings(
         embedders=settings.viewer_frame_ancestors.split(),
         feedback=settings.audit_dir is not None,
+        authentication=settings.has_credentials,
         max_image_bytes=settings.max_image_bytes,
     )
 

@@ -1,34 +1,22 @@
 """What a FHIR resource is held against: models, a validator, and the standard's own invariants."""
 
 import json
-import os
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import fhirpathpy
-import pytest
 from fhir.resources.R4B import get_fhir_model_class
 from fhirpathpy.models import models as fhirpath_models
 from pyfhircheck.config import ValidatorConfig
 from pyfhircheck.core.engine import Validator
 
-PEERS = Path(__file__).parent / "peers"
+from tests.programs import PEERS, require_peers
+
 _DEFINITIONS = PEERS / "node_modules" / "@medplum" / "definitions" / "dist" / "fhir" / "r4"
 
 _UNCHECKED = {"ele-1", "bdl-10", "txt-1"}
 """Of functions that fhirpathpy lacks: hasValue(), and htmlChecks()."""
-
-
-def require_peers() -> Path:
-    """The folder of the npm packages; the test is skipped without them, and fails in CI."""
-    if not (PEERS / "node_modules").is_dir():
-        message = "the test peers are not installed: npm ci --prefix tests/peers"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return PEERS
 
 
 @cache

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from tests.fhir_checks import require_peers
+from tests.programs import require_peers
 
 
 @contextmanager

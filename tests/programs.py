@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+PEERS = Path(__file__).parent / "peers"
+"""npm packages, and servers made of them."""
+
 
 def require_program(name: str) -> str:
     """The path of a program; the test is skipped without it, and fails where CI lacks it."""
@@ -18,12 +21,16 @@ def require_program(name: str) -> str:
     return path
 
 
-def require_peer(path: str) -> Path:
-    """A file of an npm package in tests/peers; the test is skipped or fails as above."""
-    file = Path(__file__).parent / "peers" / "node_modules" / path
-    if not file.exists():
-        message = f"{path} is not installed (npm ci --prefix tests/peers)"
+def require_peers() -> Path:
+    """The folder of the npm packages; the test is skipped without them, and fails in CI."""
+    if not (PEERS / "node_modules").is_dir():
+        message = "the test peers are not installed: npm ci --prefix tests/peers"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    return file
+    return PEERS
+
+
+def require_peer(path: str) -> Path:
+    """A file of one of these packages."""
+    return require_peers() / "node_modules" / path

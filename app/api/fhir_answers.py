@@ -37,9 +37,10 @@ def wants_fhir(request: Request) -> bool:
 
     The query's `format` counts before the header `Accept`.
     """
-    if request.url.path.startswith(FHIR_PREFIX):
+    path: str = request.scope["path"]  # `request.url` is made of the caller's header Host
+    if path.startswith(FHIR_PREFIX):
         return True
-    if request.url.path != "/predict":
+    if path != "/predict":
         return False
     asked = request.query_params.get("format")
     if asked is not None:

@@ -22,6 +22,8 @@ class ViewerSettings(BaseModel):
     """Origins of the pages that may hold this one in a frame and talk to it."""
     feedback: bool
     """Whether diagnoses are taken back."""
+    authentication: bool
+    """Whether the page's reader needs a credential."""
     max_image_bytes: int
 
 

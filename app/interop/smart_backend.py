@@ -22,6 +22,7 @@ ASSERTION_SECONDS: Final = 240
 SPARE_SECONDS: Final = 15.0
 """A token is not used in the last seconds of its life."""
 _MAX_TOKEN_LENGTH: Final = 16_384
+_MAX_TOKEN_SECONDS: Final = 86_400
 
 SigningKey = EllipticCurvePrivateKey | RSAPrivateKey
 
@@ -114,7 +115,8 @@ class TokenSource:
                 f"The FHIR server's authorization server gave no token (status "
                 f"{response.status_code}). The operator has to look at client id, key and scope."
             ) from error
-        if not 0 < len(token) <= _MAX_TOKEN_LENGTH or not token.isascii():
+        usable = 0 < len(token) <= _MAX_TOKEN_LENGTH and token.isascii() and token.isprintable()
+        if not usable or not 0 <= seconds <= _MAX_TOKEN_SECONDS:
             raise FhirServerError("The FHIR server's authorization server gave no usable token.")
         return token, seconds
 

@@ -3,6 +3,14 @@
 const BASE = new URL(".", document.baseURI);
 const TIMEOUT_MILLISECONDS = 150_000;
 
+// In this page's memory alone: nothing stores it, and it goes to the page's own origin alone.
+let credential = "";
+
+/** Send an API key or an access token with all that is asked from now on; "": none. */
+export function setCredential(text) {
+  credential = text.trim();
+}
+
 /** Why there is no answer: the service's problem details (RFC 9457), or what stands in for them. */
 export class Problem extends Error {
   /**
@@ -76,7 +84,8 @@ export async function isReachable() {
 async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(new URL(path, BASE), { cache: "no-store", ...options });
+    const headers = { ...options.headers, ...(credential && { Authorization: `Bearer ${credential}` }) };
+    response = await fetch(new URL(path, BASE), { cache: "no-store", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(error.name === "TimeoutError" ? "timeout" : "unreachable");

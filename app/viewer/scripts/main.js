@@ -1,7 +1,7 @@
 /* Wire the page: what there is, what is selected, and who shows it. */
 
 import { decision, isRejected, problemNote, readings, wholeAnswer } from "./answer.js";
-import { Problem, listModels, readSettings } from "./api.js";
+import { Problem, listModels, readSettings, setCredential } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { Case, DEFAULT_METHOD } from "./cases.js";
 import { byId, fill, h } from "./dom.js";
@@ -38,6 +38,7 @@ class Page {
     byId("capture").hidden = !hasCamera();
     byId("clear").addEventListener("click", () => this.clear());
     for (const id of ["model", "tta"]) byId(id).addEventListener("change", () => this.askAgain());
+    byId("credential").addEventListener("change", () => this.useCredential());
     this.look.addEventListener("explain", () => this.show());
     this.queue.addEventListener("change", () => this.show());
     setInterval(() => this.queue.busyUntil > Date.now() && this.show(), 500);
@@ -52,7 +53,12 @@ class Page {
   /* Its models and settings: asked through the queue, so that a page opened too early waits too. */
   readService() {
     return new Promise((resolve) => {
-      const job = new Job(async () => ({ models: await listModels(), settings: await readSettings() }));
+      const job = new Job(async () => {
+        const settings = await readSettings();
+        byId("access").hidden = !settings.authentication;
+        return { models: await listModels(), settings };
+      });
+      this.service = job;
       this.queue.addEventListener("change", () => {
         if (job.state !== "answered" || this.models === job.answer.models) return;
         ({ models: this.models, settings: this.settings } = job.answer);
@@ -61,6 +67,14 @@ class Page {
       });
       this.queue.add(job);
     });
+  }
+
+  /* Whatever was refused for want of another one is asked again. */
+  useCredential() {
+    setCredential(byId("credential").value);
+    for (const job of [this.service, ...this.cases.map((one) => this.mainJob(one))]) {
+      if (job.problem?.status === 401 || job.problem?.status === 403) this.repeat(job);
+    }
   }
 
   translate() {

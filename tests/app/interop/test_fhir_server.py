@@ -196,7 +196,17 @@ def test_a_key_that_is_not_registered_gets_no_token(issuer: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"access_token": ""}', b'{"access_token": "a", "expires_in": {}}']
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"access_token": ""}',
+        b'{"access_token": "a\\r\\nb"}',
+        b'{"access_token": "a", "expires_in": {}}',
+        b'{"access_token": "a", "expires_in": NaN}',
+        b'{"access_token": "a", "expires_in": -1}',
+    ],
 )
 def test_what_is_no_token_is_refused(tmp_path: Path, body: bytes) -> None:
     write_key(tmp_path / "key.pem")

@@ -9,8 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from app.access.keys import create_key
+from app.access.scopes import Scope
 from app.domain.notice import RESEARCH_USE_NOTICE
 from tests.app.api.hanging import HangingEngine
 from tests.app.viewer.conftest import GREEN, LESION, OpenPage, choose, service_with, upload
@@ -187,3 +189,31 @@ def test_text_to_copy_by_hand_where_the_browser_forbids_the_clipboard(page: Page
     choose(page, upload())
     page.get_by_role("button", name="Copy as text").click()
     assert RESEARCH_USE_NOTICE in page.locator("#copy textarea").input_value()
+
+
+def test_a_reader_gives_a_credential_and_what_was_refused_is_asked_again(
+    browser: Browser, viewer_models: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.jsonl"
+    key = create_key(keys, "reader", [Scope.PREDICT, Scope.MODELS_READ], None)
+    settings = {"models_dir": viewer_models, "default_model": "heavy", "api_keys_file": keys}
+    with service_with(**settings) as (address, _):
+        page = browser.new_page(locale="en-GB")
+        page.goto(address)
+        field = page.get_by_label("Access key")
+        expect(field).to_be_visible()
+        choose(page, upload())
+        expect(page.locator("#answer .decision-failed")).to_be_visible()
+        expect(page.locator("#model option")).to_have_count(1)
+        field.fill(f" {key} ")
+        field.press("Enter")
+        expect(page.locator("#answer .decision")).to_contain_text("May be read")
+        expect(page.locator("#model option").nth(1)).to_be_attached()
+        assert key not in page.url
+        kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+        assert key not in page.evaluate(kept)
+        page.close()
+
+
+def test_without_credentials_there_is_no_field_for_one(page: Page) -> None:
+    expect(page.locator("#access")).to_be_hidden()
