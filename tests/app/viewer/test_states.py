@@ -50,6 +50,7 @@ def test_twenty_images_in_a_queue(page: Page) -> None:
     assert badges == ["Refused" if n == 4 else "May be read" for n in range(NUM_IMAGES)]
     page.get_by_role("button", name="Remove image 1", exact=True).click()
     expect(page.locator("#answer .answer-of")).to_contain_text("lesion-1.png")
+    expect(page.locator(".case.is-selected .case-open")).to_be_focused()
     page.get_by_role("button", name="Remove all images").click()
     expect(page.locator(".case")).to_have_count(0)
     expect(page.locator("#welcome")).to_be_visible()
