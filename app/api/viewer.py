@@ -16,10 +16,15 @@ _METHODS: Final = ["GET", "HEAD"]
 
 
 class ViewerSettings(BaseModel):
-    """What the page knows of the service's settings."""
+    """What the page knows of the service's settings.
+
+    Attributes:
+        embedders: Origins of the pages that may hold this one in a frame and talk to it.
+        feedback: Whether diagnoses are taken back.
+        max_image_bytes: Largest upload.
+    """
 
     embedders: list[str]
-    """Origins of the pages that may hold this one in a frame and talk to it."""
     feedback: bool
     """Whether diagnoses are taken back."""
     authentication: bool
@@ -33,6 +38,7 @@ def security_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
     Args:
         frame_ancestors: Origins that may embed the page; none for no one.
     """
+    ancestors = " ".join(frame_ancestors) or "'none'"
     policy = (
         "default-src 'none'",
         "script-src 'self'",
@@ -42,7 +48,7 @@ def security_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
         "img-src 'self' blob:",
         "base-uri 'none'",
         "form-action 'none'",
-        f"frame-ancestors {' '.join(frame_ancestors) or chr(39) + 'none' + chr(39)}",
+        f"frame-ancestors {ancestors}",
         # No text can become markup, in whichever way: the browser refuses it.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",

@@ -16,7 +16,7 @@ export class Look extends EventTarget {
   #heatmap = null;
   #state = "";
   #hasAttention = true;
-  #overlayUrl = null;
+  #overlay = { heatmap: null, url: "" };
   #case = null;
 
   /** @param {HTMLElement} root of index.html; filled here */
@@ -42,7 +42,7 @@ export class Look extends EventTarget {
     this.stage.addEventListener("unshowable", () => {
       if (this.#case === null || !this.#case.canBeShown) return;
       this.#case.canBeShown = false;
-      this.#showOverlay();
+      this.#showPicture();
       this.#draw();
     });
     this.translate();
@@ -87,7 +87,6 @@ export class Look extends EventTarget {
    *   texts that says why there is no heatmap, or ""
    */
   show(shownCase, { heatmap, state, hasAttention }) {
-    this.stage.show(shownCase.url, t("stage.image", { number: shownCase.number }));
     this.#case = shownCase;
     fill(
       this.caption,
@@ -99,7 +98,7 @@ export class Look extends EventTarget {
     this.#state = state;
     this.#hasAttention = hasAttention;
     this.#fillChoices();
-    this.#showOverlay();
+    this.#showPicture();
     this.#draw();
   }
 
@@ -128,19 +127,32 @@ export class Look extends EventTarget {
     this.#heatmap = null;
     this.#state = "";
     this.stage.clear();
-    this.#showOverlay();
+    this.#forgetOverlay();
     fill(this.caption);
     this.#draw();
   }
 
+  #showPicture() {
+    const alternative = t("stage.image", { number: this.#case.number });
+    if (this.#case.canBeShown) this.stage.show(this.#case.url, alternative);
+    else if (this.#heatmap !== null) this.stage.show(this.#overlayUrl(), alternative);
+    else this.stage.clear();
+  }
+
   /* A format that the browser cannot show (TIFF): what the service drew is shown in its place. */
-  #showOverlay() {
-    if (this.#overlayUrl !== null) URL.revokeObjectURL(this.#overlayUrl);
-    this.#overlayUrl = null;
-    if (this.#case === null || this.#case.canBeShown || this.#heatmap === null) return;
-    const bytes = Uint8Array.from(atob(this.#heatmap.overlay), (letter) => letter.charCodeAt(0));
-    this.#overlayUrl = URL.createObjectURL(new Blob([bytes], { type: this.#heatmap.media_type }));
-    this.stage.show(this.#overlayUrl, t("stage.image", { number: this.#case.number }));
+  #overlayUrl() {
+    if (this.#overlay.heatmap !== this.#heatmap) {
+      this.#forgetOverlay();
+      const bytes = Uint8Array.from(atob(this.#heatmap.overlay), (letter) => letter.charCodeAt(0));
+      const url = URL.createObjectURL(new Blob([bytes], { type: this.#heatmap.media_type }));
+      this.#overlay = { heatmap: this.#heatmap, url };
+    }
+    return this.#overlay.url;
+  }
+
+  #forgetOverlay() {
+    URL.revokeObjectURL(this.#overlay.url);
+    this.#overlay = { heatmap: null, url: "" };
   }
 
   #draw() {

@@ -36,7 +36,10 @@ class Page {
     this.times = new Times(byId("times"));
     listenForImages(this);
     byId("capture").hidden = !hasCamera();
-    byId("clear").addEventListener("click", () => this.clear());
+    byId("clear").addEventListener("click", () => {
+      this.clear();
+      byId("choose").focus();
+    });
     for (const id of ["model", "tta"]) byId(id).addEventListener("change", () => this.askAgain());
     byId("credential").addEventListener("change", () => this.useCredential());
     this.look.addEventListener("explain", () => this.show());
@@ -111,11 +114,16 @@ class Page {
     if (this.cases.length >= MAX_CASES) {
       this.say(t("too-many", { max: MAX_CASES }));
       added.close(this.queue);
+      this.embedder?.tell("problem", {
+        id: added.messageId,
+        problem: { status: 0, type: "too-many", title: "", detail: t("too-many", { max: MAX_CASES }) },
+      });
       return;
     }
     this.cases.push(added);
     this.mainJob(added);
-    if (this.selected === null) this.select(added);
+    // What the page around this one opens is what its reader wants to see.
+    if (this.selected === null || added.messageId !== null) this.select(added);
     else this.show();
   }
 
@@ -142,7 +150,13 @@ class Page {
     this.show();
   }
 
+  /* By the reader, whose focus was on a button that is gone then. */
   remove(shownCase) {
+    this.forget(shownCase);
+    (byId("cases").querySelector("[aria-current]") ?? byId("choose")).focus();
+  }
+
+  forget(shownCase) {
     const place = this.cases.indexOf(shownCase);
     this.cases.splice(place, 1);
     shownCase.close(this.queue);
@@ -153,12 +167,9 @@ class Page {
   }
 
   clear() {
-    for (const one of [...this.cases]) this.remove(one);
-    byId("choose").focus();
-  }
-
-  repeat(job) {
-    this.queue.repeat(job);
+    for (const one of [...this.cases]) this.forget(one);
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+    fill(byId("copy"));
   }
 
   say(text) {
@@ -257,7 +268,7 @@ class Page {
       job.answeredAt ??= new Date();
       fill(root, this.heading(), wholeAnswer(job.answer, job.answeredAt), this.actions(job));
     } else if (job.state === "failed") {
-      const again = () => this.repeat(job);
+      const again = () => this.queue.repeat(job);
       fill(
         root,
         this.heading(),

@@ -11,7 +11,9 @@ export function asText(answer, answeredAt) {
   const lines = [t("notice"), "", t(`decision.${actionOf(answer)}`)];
   lines.push(...reasonsOf(answer).map((reason) => `- ${word("reason", reason)}`), "");
   if (!isRejected(answer)) lines.push(...resultLines(answer), "");
-  lines.push(...answer.quality.issues.map((issue) => `- ${word("issue", issue)}`));
+  const { issues } = answer.quality;
+  lines.push(t(issues.length > 0 ? "quality.issues" : "quality.none"));
+  lines.push(...issues.map((issue) => `- ${word("issue", issue)}`));
   lines.push(
     noveltyLine(answer.out_of_distribution),
     `${t("origin.model")}: ${model.name}@${model.version} (${model.runtime})`,

@@ -73,9 +73,16 @@ def test_an_image_comes_by_message_and_its_answer_goes_back(framed: Page, embedd
     assert answer["id"] == "study-1"
     assert answer["answer"]["decision"]["action"] == "report"
     assert answer["answer"]["notice"] == RESEARCH_USE_NOTICE
+    frame = framed.frames[1]
+    frame.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(Error()); }")
+    viewer.get_by_role("button", name="Copy as text").click()
+    expect(viewer.locator("#copy")).to_be_visible()
     framed.evaluate(SEND, [{"type": "dermhybrid:clear"}, None])
     expect(viewer.locator(".case")).to_have_count(0)
     expect(viewer.locator("#answer .readings")).to_be_visible()
+    expect(viewer.locator("#copy")).to_be_hidden()
+    assert "left forearm" not in frame.content()
+    assert viewer.locator("#copy textarea").count() == 0
 
 
 def test_a_refusal_and_a_wrong_message_are_problems(framed: Page) -> None:

@@ -187,6 +187,10 @@ def test_a_format_that_browsers_cannot_show(page: Page) -> None:
     choose(page, upload("lesion.tif", tiff(), "image/tiff"))
     expect(page.locator(".heat-notes")).to_contain_text("cannot show the file itself")
     page.wait_for_function("() => document.querySelector('#look .plane img').naturalWidth === 320")
+    with page.expect_response("**/predict?*"):
+        page.get_by_label("Evidence for").select_option("mel")
+    expect(page.locator("#look .legend")).to_contain_text("evidence for Melanoma")
+    expect(page.locator("#look .plane")).to_be_visible()
 
 
 def test_turned_and_mirrored(page: Page, service: str) -> None:

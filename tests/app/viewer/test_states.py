@@ -52,6 +52,7 @@ def test_twenty_images_in_a_queue(page: Page) -> None:
     assert badges == ["Refused" if n == 4 else "May be read" for n in range(NUM_IMAGES)]
     page.get_by_role("button", name="Remove image 1", exact=True).click()
     expect(page.locator("#answer .answer-of")).to_contain_text("lesion-1.png")
+    expect(page.locator(".case.is-selected .case-open")).to_be_focused()
     page.get_by_role("button", name="Remove all images").click()
     expect(page.locator(".case")).to_have_count(0)
     expect(page.locator("#welcome")).to_be_visible()
@@ -207,7 +208,7 @@ def test_a_reader_gives_a_credential_and_what_was_refused_is_asked_again(
         expect(page.locator("#model option")).to_have_count(1)
         field.fill(f" {key} ")
         field.press("Enter")
-        expect(page.locator("#answer .decision")).to_contain_text("May be read")
+        expect(page.locator("#answer .decision")).to_contain_text("The answer may be read")
         expect(page.locator("#model option").nth(1)).to_be_attached()
         assert key not in page.url
         kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
