@@ -21,14 +21,13 @@ class ViewerSettings(BaseModel):
     Attributes:
         embedders: Origins of the pages that may hold this one in a frame and talk to it.
         feedback: Whether diagnoses are taken back.
+        authentication: Whether the page's reader needs a credential.
         max_image_bytes: Largest upload.
     """
 
     embedders: list[str]
     feedback: bool
-    """Whether diagnoses are taken back."""
     authentication: bool
-    """Whether the page's reader needs a credential."""
     max_image_bytes: int
 
 
