@@ -4,14 +4,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from app.domain.heatmaps import encode_png
 from app.main import create_app
 from app.settings import Settings
+from tests.pictures import sharp_lesion
 from tests.tiny_artifact import TINY_CALIBRATION, write_tiny_artifact
 from training.synthetic import draw_lesion
 
@@ -64,12 +63,7 @@ def client(tiny_models: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def lesion_png() -> bytes:
     """A synthetic lesion, 320 x 240, of which no quality check complains."""
-    picture = draw_lesion(7, 4, 320, 240)
-    # Drawn pictures are smooth and so count as blurred; real skin has fine structure.
-    noise = np.random.default_rng(7).normal(0, 1, picture.shape[:2])
-    structure = cv2.GaussianBlur(noise, (0, 0), 0.8)[..., None]
-    shown = picture + structure * (10 / structure.std())
-    return encode_png(np.clip(shown, 0, 255).astype(np.uint8))
+    return encode_png(sharp_lesion(320, 240))
 
 
 @pytest.fixture(scope="session")

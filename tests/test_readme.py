@@ -37,7 +37,7 @@ def manifests() -> list[Manifest]:
 
 def test_the_quoted_answer_is_the_services_own(client: TestClient) -> None:
     quoted = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL).group(1))  # type: ignore[union-attr]
-    path = re.search(r"curl -F image=@(\S+) localhost:8000/predict", README).group(1)  # type: ignore[union-attr]
+    path = re.search(r"curl -F image=@(models/\S+) localhost:8000/predict", README).group(1)  # type: ignore[union-attr]
     image = (REPOSITORY / path).read_bytes()
     answer = client.post("/predict", files={"image": image}).json()
     assert _shape(quoted) == _shape(answer)

@@ -39,6 +39,11 @@ class Reason(StrEnum):
     DISAGREEMENT = "disagreement"
 
 
+_BEFORE_THE_ANSWER: Final = frozenset(
+    {Reason.OUT_OF_DISTRIBUTION, Reason.POOR_QUALITY, Reason.NO_RULES}
+)
+"""Reasons in the picture or the model, whatever the answer."""
+
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.OUT_OF_DISTRIBUTION: "The picture is unlike the dermatoscopic images that the model "
     "was trained on.",
@@ -123,7 +128,7 @@ class Decision:
 
     Attributes:
         action: What to do.
-        reasons: Why, the gravest first; none for `report`.
+        reasons: Why, the gravest first; none for `report`, and none from the answer for `reject`.
         sentence: The same for a person.
         prediction_sets: As in the rules; none without rules.
         operating_points: As in the calibration; none without one.
@@ -165,7 +170,6 @@ def decide(
         found.add(Reason.NO_RULES)
     else:
         found |= _reasons(evidence, rules, points, len(sets[0].labels))
-    reasons = tuple(reason for reason in Reason if reason in found)
     rejecting = {
         reason
         for reason, rejects in (
@@ -175,6 +179,9 @@ def decide(
         if rejects
     }
     action = Action.REJECT if found & rejecting else Action.REFER if found else Action.REPORT
+    if action is Action.REJECT:
+        found &= _BEFORE_THE_ANSWER  # the others would tell what the answer is that is not given
+    reasons = tuple(reason for reason in Reason if reason in found)
     novelty = (
         (evidence.novelty, rules.novelty.threshold)
         if rules and evidence.novelty is not None

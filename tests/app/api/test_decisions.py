@@ -18,7 +18,7 @@ from app.domain.labels import LABELS
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.main import create_app
 from app.settings import Settings
-from training.synthetic import draw_lesion
+from tests.pictures import sharp_lesion
 
 GREEN = encode_png(np.full((240, 320, 3), (10, 240, 10), np.uint8))
 """Far from grey, which is all that the tiny models' training images span."""
@@ -85,7 +85,7 @@ def test_a_model_without_rules_is_referred(client: TestClient, lesion_png: bytes
 
 @pytest.mark.parametrize(("gate", "action"), [("advise", "refer"), ("reject", "reject")])
 def test_a_picture_of_poor_quality(ruled_models: Path, gate: str, action: str) -> None:
-    small = encode_png(draw_lesion(7, 4, 150, 150))
+    small = encode_png(sharp_lesion(150, 150))
     settings = Settings(models_dir=ruled_models, quality_gate=gate)
     with TestClient(create_app(settings)) as client:
         body = post(client, small, model="light")

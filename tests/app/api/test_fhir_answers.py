@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from app.access.scopes import Scope
 from app.api.errors import domain_problem
+from app.api.guard import requires
 from app.domain.errors import DermHybridError
 from app.domain.heatmaps import encode_png
 from app.interop.fhir_outcome import make_outcome
@@ -201,7 +203,8 @@ def test_a_failure_is_an_outcome_of_the_same_status(
 @pytest.mark.parametrize("error", descendants(DermHybridError), ids=lambda e: e.__name__)
 def test_every_failure_has_a_code_of_the_standard(error: type[DermHybridError]) -> None:
     failure = error.__new__(error)
-    failure.retry_after_seconds = 1.0  # type: ignore[attr-defined]
+    for name, value in (("retry_after_seconds", 1.0), ("invalid", True), ("scope", "predict")):
+        setattr(failure, name, value)
     outcome = make_outcome(json.loads(bytes(domain_problem(failure).body)))
     system = definitions("valuesets")["http://hl7.org/fhir/issue-type"]
     known = {
@@ -241,7 +244,7 @@ def test_a_busy_service_keeps_its_retry_after(ruled_models: Path, lesion_png: by
 def test_an_unexpected_failure_is_an_outcome_without_a_word_of_it(ruled_models: Path) -> None:
     app = create_app(Settings(models_dir=ruled_models, runtime="openvino"))
 
-    @app.get("/fhir/boom")
+    @app.get("/fhir/boom", dependencies=[requires(Scope.PREDICT)])
     def boom() -> None:
         raise RuntimeError("patient Jane Roe")
 

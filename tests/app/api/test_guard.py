@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx2
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
@@ -26,6 +27,9 @@ from tests.conftest import PLAIN_MODEL
 from tests.issuer import AUDIENCE, ISSUER, Issuer, write_jwks
 from tests.tiny_artifact import write_tiny_artifact
 
+PAGES = ("/", "/viewer/settings.json")
+"""What has a policy of its own, since a browser shows it."""
+
 
 @dataclass
 class Secured:
@@ -39,6 +43,15 @@ class Secured:
 
     def key(self, name: str, *scopes: Scope) -> dict[str, str]:
         return bearer(create_key(self.folder / "keys.jsonl", name, list(scopes), None))
+
+
+def kind(answer: httpx2.Response) -> str:
+    """The last part of a problem's type, or what a FHIR OperationOutcome has of it."""
+    body = answer.json()
+    if body.get("resourceType") == "OperationOutcome":
+        (coding,) = body["issue"][0]["details"]["coding"]
+        return str(coding["code"])
+    return str(body["type"]).removeprefix("urn:dermhybrid:problem:")
 
 
 def bearer(credential: str) -> dict[str, str]:
@@ -58,6 +71,9 @@ def secured(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         models_dir=tiny_models,
         runtime="openvino",
         audit_dir=folder / "audit",
+        cds_hooks=True,
+        dicom_queue_dir=folder / "jobs",
+        dicom_store_url="http://127.0.0.1:9/dicom-web",  # nobody listens there
         api_keys_file=keys,
         oauth_issuer=ISSUER,
         oauth_audience=AUDIENCE,
@@ -118,7 +134,7 @@ def test_every_route_refuses_whoever_is_not_known(secured: Secured) -> None:
         for name, headers in credentials.items():
             answer = secured.client.request(method, path, headers=headers)
             assert answer.status_code == 401, (method, path, name)
-            assert answer.json()["type"] == "urn:dermhybrid:problem:not-authenticated"
+            assert kind(answer) == "not-authenticated"
             challenge = answer.headers["www-authenticate"]
             assert challenge.startswith('Bearer realm="dermhybrid"')
             known_scheme = name not in {"nothing", "another scheme", "an empty one"}
@@ -136,7 +152,7 @@ def test_every_route_refuses_whoever_lacks_its_scope(secured: Secured) -> None:
         for headers in credentials:
             answer = secured.client.request(method, path, headers=headers)
             assert answer.status_code == 403, (method, path)
-            assert answer.json()["type"] == "urn:dermhybrid:problem:not-authorized"
+            assert kind(answer) == "not-authorized"
             assert (
                 f'error="insufficient_scope", scope="{scope}"'
                 in (answer.headers["www-authenticate"])
@@ -220,7 +236,7 @@ def test_every_answer_has_the_security_headers(secured: Secured, lesion_png: byt
     client = secured.client
     answers = [
         *(client.request(method, path) for method, path, _ in guarded(secured)),
-        *(client.get(path) for path in PUBLIC_PATHS),
+        *(client.get(path) for path in PUBLIC_PATHS if path not in PAGES),
         client.post("/predict", files={"image": lesion_png}, headers=headers),
         client.post("/predict/batch", files={"image": lesion_png}, headers=headers),
         client.post("/predict", headers=headers),
@@ -232,6 +248,13 @@ def test_every_answer_has_the_security_headers(secured: Secured, lesion_png: byt
         assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
         assert "strict-transport-security" not in answer.headers
         assert not {"server", "x-powered-by"} & set(answer.headers)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_pages_files_have_headers_of_their_own(secured: Secured, path: str) -> None:
+    headers = secured.client.get(path).headers
+    assert headers.keys() >= SECURITY_HEADERS.keys()
+    assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
 
 
 def test_an_answer_keeps_its_own_policy() -> None:

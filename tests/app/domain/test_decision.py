@@ -91,9 +91,17 @@ def test_gates_reject_their_own_findings_alone(
 
 def test_reasons_come_gravest_first() -> None:
     evidence = Evidence(probabilities(mel=0.4, nv=0.3, bkl=0.3), 2.0, 0.9, poor_quality=True)
+    decision = decide(evidence, RULES, POINTS, Gates(reject_novelty=False))
+    assert decision.action is Action.REFER
+    assert decision.reasons == tuple(reason for reason in Reason if reason != Reason.NO_RULES)
+
+
+def test_a_rejection_tells_nothing_of_the_answer_that_is_not_given() -> None:
+    evidence = Evidence(probabilities(mel=0.4, nv=0.3, bkl=0.3), 2.0, 0.9, poor_quality=True)
     decision = decide(evidence, RULES, POINTS, Gates())
     assert decision.action is Action.REJECT
-    assert decision.reasons == tuple(reason for reason in Reason if reason != Reason.NO_RULES)
+    assert decision.reasons == (Reason.OUT_OF_DISTRIBUTION, Reason.POOR_QUALITY)
+    assert "malignant" not in decision.sentence
 
 
 def test_a_score_that_is_no_number_is_out_of_distribution() -> None:

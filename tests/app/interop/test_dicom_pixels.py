@@ -38,6 +38,7 @@ from app.domain.errors import (
     ImageTooManyPixelsError,
     ImageTooSmallError,
 )
+from app.domain.heatmaps import encode_png
 from app.domain.images import DEFAULT_LIMITS, ImageLimits, RgbImage, decode_image
 from app.interop.dicom_intake import admit
 from app.interop.dicom_pixels import read_photograph
@@ -344,8 +345,8 @@ def test_nested_sequences_of_a_real_object_are_read() -> None:
         np.testing.assert_array_equal(read(to_bytes(dataset, syntax)), PIXELS)
 
 
-def test_uploads_are_told_apart_by_their_bytes(lesion_png: bytes) -> None:
-    dicom = to_bytes(make_dataset())
+def test_uploads_are_told_apart_by_their_bytes() -> None:
+    lesion_png, dicom = encode_png(lesion()), to_bytes(make_dataset())
     png, from_dicom = (read_any_upload(d, DEFAULT_LIMITS, 1024) for d in (lesion_png, dicom))
     assert (png.media_type, from_dicom.media_type) == ("image/png", "application/dicom")
     np.testing.assert_array_equal(png.model_input, from_dicom.model_input)
