@@ -76,7 +76,7 @@ class Page {
   useCredential() {
     setCredential(byId("credential").value);
     for (const job of [this.service, ...this.cases.map((one) => this.mainJob(one))]) {
-      if (job.problem?.status === 401 || job.problem?.status === 403) this.repeat(job);
+      if (job.problem?.status === 401 || job.problem?.status === 403) this.queue.repeat(job);
     }
   }
 

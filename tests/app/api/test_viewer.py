@@ -92,6 +92,7 @@ def test_who_may_embed_the_page(open_client: TestClient) -> None:
     assert open_client.get("/viewer/settings.json").json() == {
         "embedders": ["https://ehr.example", "http://localhost:8080"],
         "feedback": False,
+        "authentication": False,
         "max_image_bytes": Settings().max_image_bytes,
     }
 
