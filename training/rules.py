@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.decision import Action, Evidence, Gates, Reason, decide, predicted_set
+from app.domain.decision import Action, Decision, Evidence, Gates, Reason, decide, predicted_set
 from app.domain.labels import CLASS_INDEX, CLASSES, LABELS, Malignancy
 from app.domain.measurements import Calibration
 from app.domain.rules import (
@@ -147,20 +147,10 @@ def measure_outcome(
     rules: DecisionRules, answers: Answers, calibration: Calibration, *, seed: int
 ) -> Outcome:
     """Decide on every image and count; both gates' findings reject or refer as by default."""
-    decisions = [
-        decide(
-            Evidence(
-                answers.probabilities[row],
-                float(answers.novelty[row]),
-                None if answers.disagreement is None else float(answers.disagreement[row]),
-            ),
-            rules,
-            calibration.operating_points,
-            Gates(),
-        )
-        for row in range(len(answers.labels))
-    ]
-    actions = np.array([decision.action for decision in decisions])
+    actions = np.array([d.action for d in _decide_all(rules, answers, calibration, Gates())])
+    # A rejection keeps reasons of the answer to itself; all of them are counted here.
+    open_gates = Gates(reject_novelty=False, reject_quality=False)
+    decisions = _decide_all(rules, answers, calibration, open_gates)
     unapplied = {Reason.NO_RULES, Reason.POOR_QUALITY}
     if rules.max_disagreement is None:
         unapplied.add(Reason.DISAGREEMENT)
@@ -182,6 +172,24 @@ def measure_outcome(
             if reason not in unapplied
         },
     )
+
+
+def _decide_all(
+    rules: DecisionRules, answers: Answers, calibration: Calibration, gates: Gates
+) -> list[Decision]:
+    return [
+        decide(
+            Evidence(
+                answers.probabilities[row],
+                float(answers.novelty[row]),
+                None if answers.disagreement is None else float(answers.disagreement[row]),
+            ),
+            rules,
+            calibration.operating_points,
+            gates,
+        )
+        for row in range(len(answers.labels))
+    ]
 
 
 def _choose_sets(
