@@ -22,7 +22,7 @@ LABEL org.opencontainers.image.title="DermHybrid" \
       org.opencontainers.image.description="Research software. Not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin dermhybrid \
-    && install -d -o dermhybrid -m 750 /var/lib/dermhybrid/audit
+    && install -d -o dermhybrid -m 750 /var/lib/dermhybrid/audit /var/lib/dermhybrid/queue
 COPY --from=build /opt/venv /opt/venv
 COPY models /srv/models
 ENV PATH=/opt/venv/bin:$PATH \

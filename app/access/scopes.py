@@ -12,6 +12,8 @@ class Scope(StrEnum):
 
     PREDICT = "predict"
     """Have pictures answered."""
+    REPORTS_WRITE = "reports:write"
+    """Have answers stored in a patient's record or in the archive."""
     REPORTS_READ = "reports:read"
     """Learn of the newest answer in a patient's record."""
     MODELS_READ = "models:read"
@@ -51,6 +53,7 @@ _BY_SMART: Final = (
     # (resource, right): a report is created by predicting; a model is a device (FHIR R4); a
     # diagnosis that comes back is an observation.
     ("DiagnosticReport", "c", Scope.PREDICT),
+    ("DiagnosticReport", "c", Scope.REPORTS_WRITE),
     ("DiagnosticReport", "s", Scope.REPORTS_READ),
     ("Device", "r", Scope.MODELS_READ),
     ("Observation", "c", Scope.FEEDBACK),

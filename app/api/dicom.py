@@ -13,7 +13,7 @@ from app.access.scopes import Scope
 from app.api.deps import Services, ServicesDep, media_type
 from app.api.dicom_worker import DicomWorker
 from app.api.errors import domain_problem
-from app.api.guard import requires
+from app.api.guard import get_caller, requires
 from app.api.schemas import DicomJob, DicomReceipt, DicomRefusal, Problem
 from app.domain.errors import ImageRejectedError
 from app.interop.dicom_intake import MAX_BOUNDARY, split_parts
@@ -22,7 +22,7 @@ from app.interop.uploads import DICOM_MEDIA_TYPE
 
 STUDIES_PATH: Final = "/dicom/studies"
 
-router = APIRouter(tags=["DICOM"], dependencies=[requires(Scope.PREDICT)])
+router = APIRouter(tags=["DICOM"], dependencies=[requires(Scope.REPORTS_WRITE)])
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST_BODY: Final[dict[str, Any]] = {
@@ -76,6 +76,7 @@ async def get_instances(request: Request, services: ServicesDep) -> list[bytes]:
     openapi_extra={"requestBody": _REQUEST_BODY},
 )
 async def store(
+    request: Request,
     services: ServicesDep,
     worker: WorkerDep,
     instances: Annotated[list[bytes], Depends(get_instances)],
@@ -85,6 +86,9 @@ async def store(
     An instance that was sent before is the same job. Of several, what cannot be answered is
     named in `refused`; where that is all of them, the last one's problem is the answer.
     """
+    if services.quota is not None:
+        # The request itself was counted at the door; what it holds is known only now.
+        services.quota.charge(get_caller(request).id, len(instances) - 1)
     return await _take_all(services, worker, instances)
 
 

@@ -12,7 +12,7 @@ from app.access.scopes import Scope
 from app.api.answering import Question, answer_image
 from app.api.deps import ServicesDep, media_type
 from app.api.fhir_answers import check_store, render_bundle, respond_in_fhir
-from app.api.guard import requires
+from app.api.guard import get_caller, requires
 from app.api.schemas import Problem
 from app.domain.heatmaps import HeatmapRequest, OverlayFormat, choose_method
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE, Json
@@ -62,11 +62,11 @@ async def get_query(request: Request, services: ServicesDep) -> LesionQuery:
     dependencies=[requires(Scope.PREDICT)],
 )
 async def classify_lesion(
-    services: ServicesDep, query: Annotated[LesionQuery, Depends(get_query)]
+    request: Request, services: ServicesDep, query: Annotated[LesionQuery, Depends(get_query)]
 ) -> Response:
     """Answer as `/predict` does, in a FHIR R4 transaction Bundle."""
     if query.store:
-        check_store(services, query.context)
+        check_store(services, query.context, get_caller(request))
     model = services.fleet.get(query.model)
     with model.in_use():
         has_attention = model.loaded.drawn.manifest.has_attention

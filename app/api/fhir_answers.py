@@ -8,9 +8,11 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
+from app.access.scopes import Caller, Scope
 from app.api.deps import Services, ServicesDep
+from app.api.guard import get_caller
 from app.api.schemas import HeatmapSchema
-from app.domain.errors import FhirServerError
+from app.domain.errors import FhirServerError, NotAuthorizedError
 from app.domain.heatmap_checks import HeatmapFlag
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload
@@ -98,6 +100,7 @@ ContextDep = Annotated[Context | None, Depends(get_context)]
 
 
 async def get_store(
+    request: Request,
     services: ServicesDep,
     context: ContextDep,
     store: Annotated[
@@ -112,19 +115,25 @@ async def get_store(
     if store and context is None:
         raise HTTPException(422, "Only an answer in FHIR can be stored: ask for format=fhir too.")
     if store and context is not None:
-        check_store(services, context)
+        check_store(services, context, get_caller(request))
     return store
 
 
 StoreDep = Annotated[bool, Depends(get_store)]
 
 
-def check_store(services: Services, context: Context) -> None:
-    """Say whether an answer could be stored.
+def check_store(services: Services, context: Context, caller: Caller) -> None:
+    """Say whether an answer could be stored, which the service does with its own credential.
 
     Raises:
+        NotAuthorizedError: The caller may ask for answers, and not write into records.
         HTTPException: 422: there is no server, or no patient to find the answer by.
     """
+    if Scope.REPORTS_WRITE not in caller.scopes:
+        raise NotAuthorizedError(
+            f"Your credential lacks the scope {Scope.REPORTS_WRITE!r}, which store=true needs.",
+            Scope.REPORTS_WRITE,
+        )
     if services.fhir_server is None:
         raise HTTPException(422, "This service stores nothing: its FHIR_SERVER_URL is not set.")
     if context.subject is None:

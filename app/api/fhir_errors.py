@@ -37,8 +37,13 @@ class SpeakFhir:
                 await send(message)
             else:
                 body += message.get("body", b"")
-                if not message.get("more_body"):
+                if message.get("more_body"):
+                    return
+                if body:
                     await _outcome(start, body)(scope, receive, send)
+                else:  # nobody is left to read it
+                    await send(start)
+                    await send(message)
 
         await self._app(scope, receive, translated_send)
 

@@ -81,7 +81,8 @@ def prefetched(request: HookRequest) -> list[Any] | None:
         return None
     bundle = request.prefetch[PREFETCH_KEY]
     entries = bundle.get("entry") if isinstance(bundle, dict) else None
-    return [e.get("resource") for e in entries or [] if isinstance(e, dict)]
+    listed = entries if isinstance(entries, list) else []
+    return [e.get("resource") for e in listed if isinstance(e, dict)]
 
 
 def make_cards(reports: Iterable[Any], patient_id: str, viewer_url: str | None) -> Json:

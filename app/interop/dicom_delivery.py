@@ -62,6 +62,8 @@ def stow_deliverer(url: str, authorization: str | None) -> Deliver:
 
     def deliver(files: Sequence[bytes]) -> None:
         with requests.Session() as session:
+            session.trust_env = False  # no other credential from a .netrc, no proxy
+            session.max_redirects = 0  # a patient's data go to no address that was not named
             if authorization is not None:
                 session.headers["Authorization"] = authorization
             try:

@@ -13,9 +13,9 @@ def test_own_names_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("scope", "expected"),
     [
-        ("system/DiagnosticReport.c", {Scope.PREDICT}),
-        ("user/DiagnosticReport.cruds", {Scope.PREDICT, Scope.REPORTS_READ}),
-        ("user/DiagnosticReport.write", {Scope.PREDICT}),
+        ("system/DiagnosticReport.c", {Scope.PREDICT, Scope.REPORTS_WRITE}),
+        ("user/DiagnosticReport.cruds", {Scope.PREDICT, Scope.REPORTS_WRITE, Scope.REPORTS_READ}),
+        ("user/DiagnosticReport.write", {Scope.PREDICT, Scope.REPORTS_WRITE}),
         ("user/DiagnosticReport.rs", {Scope.REPORTS_READ}),
         ("user/DiagnosticReport.r", set()),
         ("system/Device.read", {Scope.MODELS_READ}),

@@ -88,7 +88,15 @@ def test_what_came_along_is_read_in_place_of_the_server(served: TestClient) -> N
     bundle = {"resourceType": "Bundle", "entry": [{"resource": report}]}
     (card,) = call(served, prefetch={"reports": bundle}).json()["cards"]
     assert card["indicator"] == "warning"
-    others: list[Any] = [None, [], {}, {"entry": None}, {"entry": "x"}, {"entry": [1, {}]}]
+    others: list[Any] = [
+        None,
+        [],
+        {},
+        {"entry": None},
+        {"entry": "x"},
+        {"entry": 5},
+        {"entry": [1, {}]},
+    ]
     for nothing in others:
         response = call(served, prefetch={"reports": nothing})
         assert response.status_code == 200

@@ -11,9 +11,11 @@ import httpx2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message
 
 from app.access.scopes import Scope
-from app.api.errors import domain_problem
+from app.api.errors import client_closed, domain_problem
+from app.api.fhir_errors import SpeakFhir
 from app.api.guard import requires
 from app.domain.errors import DermHybridError
 from app.domain.heatmaps import encode_png
@@ -301,3 +303,15 @@ def test_the_server_refuses_a_bundle_that_is_wrong(
     stored = httpx2.post(f"{fhir_server}/", json=bundle).json()
     statuses = {entry["response"]["status"] for entry in stored.get("entry", [])}
     assert stored["resourceType"] == "OperationOutcome" or "400" in statuses
+
+
+def test_what_nobody_is_left_to_read_is_passed_on() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/fhir/metadata", "headers": [], "query_string": b""}
+    asyncio.run(SpeakFhir(client_closed())(scope, None, send))  # type: ignore[arg-type]
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 499

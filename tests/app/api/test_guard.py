@@ -342,3 +342,20 @@ def test_models_are_reloaded_by_administrators(own_models: Path, tmp_path: Path)
 def test_where_nobody_is_told_apart_there_is_no_administration(client: TestClient) -> None:
     assert client.post("/admin/reload").status_code == 404
     assert "/admin/reload" not in client.get("/openapi.json").json()["paths"]
+
+
+def test_who_may_ask_may_not_write_into_a_record(secured: Secured, lesion_png: bytes) -> None:
+    answer = secured.client.post(
+        "/predict",
+        files={"image": lesion_png},
+        params={"format": "fhir", "store": "true"},
+        headers={**bearer((secured.folder / "predict").read_text()), "X-FHIR-Subject": "Patient/1"},
+    )
+    assert answer.status_code == 403
+    assert kind(answer) == "not-authorized"
+
+
+@pytest.mark.parametrize("path", ["/predict%0A", "/dicom/studies%0A", "/predict/batch%0a", "/%00"])
+def test_a_path_that_only_looks_like_a_route_is_none(secured: Secured, path: str) -> None:
+    key = bearer((secured.folder / "predict").read_text())
+    assert secured.client.post(path, headers=key).status_code == 404
