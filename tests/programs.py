@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,13 @@ PEERS = Path(__file__).parent / "peers"
 
 
 def require_program(name: str) -> str:
-    """The path of a program; the test is skipped without it, and fails where CI lacks it."""
-    path = shutil.which(name)
+    """The path of a program; the test is skipped without it, and fails where CI lacks it.
+
+    Packages of the virtual environment bring programs of the same names that are not meant.
+    """
+    own = Path(sys.prefix) / "bin"
+    folders = [f for f in os.get_exec_path() if Path(f) != own]
+    path = shutil.which(name, path=os.pathsep.join(folders))
     if path is None:
         message = f"{name} is not installed (.ci/debian-packages names its package)"
         if os.environ.get("CI"):

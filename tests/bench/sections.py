@@ -263,17 +263,26 @@ def reloads(bench: Bench) -> dict[str, Any]:
                 folder = _next_version(folder)
                 server.process.send_signal(signal.SIGHUP)
                 loads.append(asyncio.run(closed_loop(server.port, call, 4, bench.seconds)))
+                served = _wait_for_version(server.port, int(folder.name))
             memory.append(server.resident_mb())
-            served = json.loads(
-                subprocess.check_output(["curl", "-s", f"http://127.0.0.1:{server.port}/models"])
-            )
     load = _together(loads)
     return {
-        "reloads": served["models"][0]["version"] - int(original.name),
+        "reloads": served - int(original.name),
         "resident_mb": [round(megabytes) for megabytes in memory],
         "growth_share": round(memory[-1] / memory[0] - 1.0, 4),
         "statuses": {str(status): len(times) for status, times in load.latencies.items()},
     }
+
+
+def _wait_for_version(port: int, version: int) -> int:
+    """The version that is served, the expected one as soon as it is; a reload takes its time."""
+    give_up = time.monotonic() + 120
+    while True:
+        listed = subprocess.check_output(["curl", "-s", f"http://127.0.0.1:{port}/models"])
+        served = int(json.loads(listed)["models"][0]["version"])
+        if served >= version or time.monotonic() > give_up:
+            return served
+        time.sleep(0.05)
 
 
 def _next_version(folder: Path) -> Path:
