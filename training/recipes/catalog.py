@@ -7,6 +7,7 @@ from training.recipes.distilled import DISTILLED_DENSENET121, DISTILLED_RESNET50
 from training.recipes.lite import LITE_EFFICIENTNET_LITE0, LITE_EFFICIENTNET_LITE0_CONTINUED
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
 from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATTENTION
+from training.recipes.transferred import TRANSFERRED_RESNET50V2_ATTENTION
 
 RECIPES: Final[dict[str, Recipe]] = {
     "paper-densenet121": PAPER_DENSENET121,
@@ -15,6 +16,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
+    "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
     "scratch-densenet121": SCRATCH_DENSENET121,
     "scratch-resnet50v2-attention": SCRATCH_RESNET50V2_ATTENTION,
 }
