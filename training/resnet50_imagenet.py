@@ -34,6 +34,7 @@ _FOLDER: Final = "package/ResNet50/"
 _BLOCKS: Final = {2: 3, 3: 4, 4: 6, 5: 3}
 _OLD_EPSILON: Final = 1e-3
 _EPSILON: Final = 1.001e-5
+_BATCH: Final = 16
 _CHANNEL_MEANS: Final = (103.939, 116.779, 123.68)
 """Of blue, green and red, which the first version's inputs are without."""
 
@@ -158,19 +159,28 @@ def _match_channels(model: keras.Model, reference: keras.Model, images: Float32)
 
     One block after another, for each changes what the next one gets.
     """
-    names = [
-        *(f"conv{stage}_block{block}_preact_bn" for stage, block, _ in _blocks()),
-        "post_bn",
+    names = [f"conv{stage}_block{block}" for stage, block, _ in _blocks()]
+    norms = [model.get_layer(name) for name in (*(f"{n}_preact_bn" for n in names), "post_bn")]
+    wanted = [reference.get_layer("pool1_pool"), *(reference.get_layer(f"{n}_add") for n in names)]
+    maps, sums = images, images
+    ends = (model.input, reference.input)
+    for norm, layer in zip(norms, wanted, strict=True):
+        maps = _run(keras.Model(ends[0], norm.input), maps)
+        sums = _run(keras.Model(ends[1], layer.output), sums)
+        ends = (norm.input, layer.output)
+        mean, variance = _moments(maps)
+        # The first block gets what the first version's does before its ReLU.
+        target_mean, target_variance = (mean, variance) if norm is norms[0] else _moments(sums)
+        norm.set_weights([np.sqrt(target_variance + _EPSILON), target_mean, mean, variance])
+
+
+def _run(part: keras.Model, values: Float32) -> Float32:
+    """Values after some layers, in small batches."""
+    batches = [
+        part(values[start : start + _BATCH], training=False).numpy()
+        for start in range(0, len(values), _BATCH)
     ]
-    sums = [f"conv{stage}_block{block}_add" for stage, block, _ in _blocks()]
-    wanted = keras.Model(reference.input, [reference.get_layer(name).output for name in sums])
-    moments = [_moments(batch) for batch in wanted.predict(images, batch_size=16, verbose=0)]
-    for name, target in zip(names, [None, *moments], strict=True):
-        layer = model.get_layer(name)
-        given = keras.Model(model.input, layer.input).predict(images, batch_size=16, verbose=0)
-        mean, variance = _moments(given)
-        target_mean, target_variance = target or (mean, variance)
-        layer.set_weights([np.sqrt(target_variance + _EPSILON), target_mean, mean, variance])
+    return np.concatenate(batches)
 
 
 def _moments(maps: Float32) -> tuple[Float32, Float32]:
