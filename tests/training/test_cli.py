@@ -1,8 +1,11 @@
 """What the options of `fit` make of a recipe."""
 
-import pytest
+from pathlib import Path
 
-from training.cli import _override
+import pytest
+from typer.testing import CliRunner
+
+from training.cli import _override, app
 from training.recipes.catalog import RECIPES
 
 PAPER = RECIPES["paper-densenet121"]
@@ -27,3 +30,21 @@ def test_an_initial_model_replaces_the_backbones_weights_and_keeps_layers_frozen
     assert (recipe.backbone_weights, recipe.frozen_layers) == ("none", 100)
     recipe = _override(PAPER, None, None, backbone_weights="none")
     assert (recipe.backbone_weights, recipe.frozen_layers) == ("none", 0)
+
+
+def test_carried_over_weights_are_written_in_keras_format_from_the_known_package_alone(
+    tmp_path: Path,
+) -> None:
+    package = tmp_path / "package.tgz"
+    package.write_bytes(b"not it")
+
+    def refusal(*options: str) -> str:
+        result = CliRunner().invoke(app, ["resnet50-weights", *options])
+        assert result.exit_code == 1
+        return result.output
+
+    data = ("--data", str(tmp_path))
+    assert "must end in .weights.h5" in refusal(*data, "--output", str(tmp_path / "w.npz"))
+    output = tmp_path / "w.weights.h5"
+    assert "SHA-256 differs" in refusal(*data, "--package", str(package), "--output", str(output))
+    assert not output.exists()

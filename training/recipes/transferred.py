@@ -12,11 +12,15 @@ epochs at 128 pixels; bfloat16.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from training.config import Precision, Stage
 from training.recipes.lite import LITE_EFFICIENTNET_LITE0
 from training.recipes.paper import PAPER_RESNET50V2_ATTENTION
+
+CARRIED_OVER_WEIGHTS: Final = Path("data/resnet50v2-imagenet.weights.h5")
+"""Where `resnet50-weights` writes them."""
 
 TRANSFERRED_RESNET50V2_ATTENTION: Final = replace(
     LITE_EFFICIENTNET_LITE0,
@@ -24,7 +28,7 @@ TRANSFERRED_RESNET50V2_ATTENTION: Final = replace(
     backbone=PAPER_RESNET50V2_ATTENTION.backbone,
     attention=PAPER_RESNET50V2_ATTENTION.attention,
     cnn_filters=PAPER_RESNET50V2_ATTENTION.cnn_filters,
-    backbone_weights="data/resnet50v2-imagenet.weights.h5",
+    backbone_weights=str(CARRIED_OVER_WEIGHTS),
     frozen_layers=0,
     backbone_rate=0.4,
     teacher="models/cnn_efficientnet_lite0/3",
