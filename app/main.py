@@ -167,7 +167,12 @@ def create_app(settings: Settings) -> FastAPI:
         max_seconds=settings.max_request_timeout_seconds,
     )
     app.add_middleware(Admit, doors=doors)
-    app.add_middleware(Guard, authenticator=authenticator, quota=quota)
+    app.add_middleware(
+        Guard,
+        authenticator=authenticator,
+        quota=quota,
+        operations_port=settings.operations_port,
+    )
     app.add_middleware(Observe, metrics=metrics)
     app.add_middleware(SpeakFhir)
     app.add_middleware(SecureHeaders, encrypted=settings.tls_certificate is not None)

@@ -82,6 +82,8 @@ class Server(uvicorn.Server):
         """Listen, and from then on reload the models at SIGHUP."""
         sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
+        if self.should_exit:
+            return  # the application did not start
         if self._settings.operations_port is not None:
             await self._listen_for_operators(self._settings.operations_port)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin_to_reload)

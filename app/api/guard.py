@@ -36,6 +36,9 @@ PUBLIC_PATHS: Final = (
 )
 """Path templates of what anybody may read: nothing of a picture, a caller or a measurement."""
 
+OPERATORS_PREFIXES: Final = ("/metrics", "/admin/", "/health/")
+"""How all paths begin that are on the operators' port, where they have one."""
+
 _PUBLIC: Final = tuple(compile_path(path)[0] for path in PUBLIC_PATHS)
 _CALLER_KEY: Final = "dermhybrid.caller"
 
@@ -49,22 +52,38 @@ _bearer = HTTPBearer(
 class Guard:
     """Let nobody past who is not known, before a byte of the body is read."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, quota: Quota | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        quota: Quota | None,
+        operations_port: int | None,
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: Answers who was let in; its routes ask `requires`.
             authenticator: Tells callers apart.
             quota: Of each caller; None for no bound.
+            operations_port: Where nothing but `OPERATORS_PREFIXES` is; None for no such port.
         """
         self._app, self._authenticator, self._quota = app, authenticator, quota
+        self._operations_port = operations_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
-        if scope["type"] == "lifespan" or is_public(scope["path"]):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if not scope["path"].isprintable():
+        elsewhere = (
+            self._operations_port is not None
+            and scope["server"][1] == self._operations_port
+            and not scope["path"].startswith(OPERATORS_PREFIXES)
+        )
+        if not elsewhere and is_public(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+        if elsewhere or not scope["path"].isprintable():
             # Routes match a path with a line break at its end; doors and bounds go by the path.
             await problem(404, "not-found", "Not Found", "There is no such path.")(
                 scope, receive, send

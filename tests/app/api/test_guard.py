@@ -18,8 +18,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Message
 
 from app.access.keys import create_key
-from app.access.scopes import Scope
-from app.api.guard import PUBLIC_PATHS, Requirements, check_requirements, requires
+from app.access.scopes import OPERATIONS, Scope
+from app.api.guard import (
+    OPERATORS_PREFIXES,
+    PUBLIC_PATHS,
+    Requirements,
+    check_requirements,
+    requires,
+)
 from app.api.middleware import SECURITY_HEADERS, SecureHeaders
 from app.main import create_app
 from app.settings import Settings
@@ -292,6 +298,14 @@ def test_a_public_path_that_covers_a_guarded_route_stops_the_start() -> None:
     app.add_api_route(PUBLIC_PATHS[0], lambda: None, dependencies=[requires(Scope.ADMIN)])
     with pytest.raises(RuntimeError, match="require none"):
         check_requirements(app)
+
+
+def test_operators_routes_and_the_health_are_all_that_begins_as_their_ports_paths(
+    secured: Secured,
+) -> None:
+    for route in secured.routes:
+        on_their_port = route.scope in OPERATIONS or route.path.startswith("/health/")
+        assert route.path.startswith(OPERATORS_PREFIXES) == on_their_port, route.path
 
 
 def test_a_caller_gets_no_more_than_its_share(
