@@ -31,9 +31,7 @@ class ViewerSettings(BaseModel):
     max_image_bytes: int
 
 
-def security_headers(
-    frame_ancestors: Sequence[str], servers: Sequence[str] = ()
-) -> dict[str, str]:
+def security_headers(frame_ancestors: Sequence[str], servers: Sequence[str] = ()) -> dict[str, str]:
     """Headers of the page's files: own scripts and styles alone, and no other site's frame.
 
     Args:

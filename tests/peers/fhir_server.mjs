@@ -75,11 +75,15 @@ async function answerOther(request, response) {
 
 async function answer(request, body) {
   if (!(await isAllowed(request.headers))) return [unauthorized];
-  const query = Object.fromEntries(new URL(request.url, 'http://localhost').searchParams);
+  const url = new URL(request.url, 'http://localhost');
+  // Medplum's repository in memory knows the long form of a reference alone.
+  const patient = url.searchParams.get('patient');
+  if (patient && !patient.includes('/')) url.searchParams.set('patient', `Patient/${patient}`);
+  const query = Object.fromEntries(url.searchParams);
   return router.handleRequest(
     {
       method: request.method,
-      url: request.url,
+      url: url.pathname + url.search,
       pathname: '',
       params: {},
       query,

@@ -74,6 +74,7 @@ export async function begin(settings, issuer, launch) {
       }),
     );
     const { authorizeUri, tokenUri, codeChallenge } = readState(stateKey);
+    if (!authorizeUri || !tokenUri) throw new Refusal("discovery", { issuer: serverUrl });
     checkEndpoints(settings, [authorizeUri, tokenUri, address]);
     if (!codeChallenge) throw new Refusal("pkce", { issuer: serverUrl });
     return address;

@@ -137,7 +137,8 @@ def test_the_pages_have_no_inline_code_and_name_no_other_host() -> None:
 
 def test_every_language_has_every_text() -> None:
     english, *others = (
-        json.loads(path.read_text("utf-8")) for path in sorted((SMART / "texts").glob("*.json"))[::-1]
+        json.loads(path.read_text("utf-8"))
+        for path in sorted((SMART / "texts").glob("*.json"))[::-1]
     )
     plain = json.loads((VIEWER / "texts" / "en.json").read_text("utf-8"))
     assert not english.keys() & plain.keys()

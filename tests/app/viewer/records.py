@@ -1,4 +1,4 @@
-"""Record systems that launch the page: a real FHIR server, one that is hostile, and who grants access."""
+"""Record systems that launch the page: a real one, a hostile one, and who grants access."""
 
 import asyncio
 import base64
@@ -144,7 +144,9 @@ class Hostile:
 
     def media(self, **content: Any) -> None:
         """A chart of one image."""
-        self.chart("Media", {"content": {"contentType": "image/png", "title": "Left arm"} | content})
+        self.chart(
+            "Media", {"content": {"contentType": "image/png", "title": "Left arm"} | content}
+        )
 
     async def handle(self, request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -181,8 +183,7 @@ class Hostile:
 
         async def wait() -> AsyncIterator[bytes]:
             yield b"\x89PNG"
-            while not self.is_over:
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(30)
 
         return StreamingResponse(wait(), media_type="image/png", headers=CORS)
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -377,5 +376,3 @@ def test_the_plain_page_loads_nothing_of_it(open_page: OpenPage, service: str) -
     assert len(loaded) > 20
     assert [url for url, _ in loaded if "smart" in url] == []
     assert sum(size for _, size in loaded) <= 150_000
-
-

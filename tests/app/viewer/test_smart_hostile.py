@@ -73,7 +73,7 @@ def test_markup_in_a_chart_is_text(launched: Callable[..., Page], records: Recor
     expect(page.locator(".patient strong")).to_have_text(HOSTILE)
     expect(page.locator(".chart-image")).to_have_count(2)
     page.get_by_role("button", name=HOSTILE).click()
-    expect(page.locator("#answer .decision-report")).to_be_visible()
+    expect(page.locator("#answer .origin")).to_be_visible()
     page.get_by_role("button", name="Write into the record").click()
     expect(page.locator("#write .patient strong")).to_have_text(HOSTILE)
     assert page.title() == "DermHybrid"
@@ -176,7 +176,10 @@ def test_a_chart_of_nonsense(launched: Callable[..., Page], records: Records) ->
     hostile.patient({"name": "Erika", "identifier": [None, 1], "birthDate": {}, "gender": []})
     hostile.resource("Media", {"resourceType": "Bundle", "entry": [None, 1, {"resource": "x"}]})
     hostile.resource("DocumentReference", {"resourceType": "OperationOutcome"})
-    study = {"identifier": [{"value": "urn:oid:1.2.3"}], "series": [{"uid": "1.2", "instance": [{"uid": "1"}]}]}
+    study = {
+        "identifier": [{"value": "urn:oid:1.2.3"}],
+        "series": [{"uid": "1.2", "instance": [{"uid": "1"}]}],
+    }
     hostile.chart(
         "ImagingStudy",
         {**study, "endpoint": [{"reference": f"{ELSEWHERE}/Endpoint/1"}]},
