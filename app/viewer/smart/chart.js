@@ -3,7 +3,7 @@
 import { Case } from "../scripts/cases.js";
 import { byId, fill, h } from "../scripts/dom.js";
 import { addTexts, t } from "../scripts/texts.js";
-import { fetchImage, findImages } from "./images.js";
+import { fetchImage, findImages, nameOf } from "./images.js";
 import { refusalNote, refusalText } from "./notes.js";
 import { finish, forget } from "./oauth.js";
 import { readPatient } from "./patient.js";
@@ -102,7 +102,7 @@ class Chart {
     this.show();
     try {
       const blob = await fetchImage(image, this.#record, this.page.settings.max_image_bytes);
-      const shownCase = new Case(blob, { name: image.title || image.key });
+      const shownCase = new Case(blob, { name: nameOf(image) });
       this.#imageOf.set(shownCase, image);
       this.#openings.set(image.key, { shownCase });
       this.page.addCase(shownCase);
@@ -126,7 +126,7 @@ class Chart {
     if (this.#state === "opening") {
       fill(this.#banner, h("p", { role: "status" }, t("chart.opening")));
     } else if (this.#state === "failed") {
-      fill(this.#banner, refusalNote("chart.failed", this.#problem), h("a", { href: LAUNCH_PAGE }, t("chart.launch")));
+      fill(this.#banner, refusalNote("chart.failed", this.#problem, "h2"), h("a", { href: LAUNCH_PAGE }, t("chart.launch")));
     } else {
       fill(
         this.#banner,

@@ -19,6 +19,11 @@ const SIGNATURES = { "image/jpeg": [0xff, 0xd8, 0xff], "image/png": [0x89, 0x50,
  *   fetched; `study`: `ImagingStudy/...` that it is from
  */
 
+/** What a reader calls an image. */
+export function nameOf({ title, date, key }) {
+  return [title || key, date.slice(0, 10)].filter(Boolean).join(", ");
+}
+
 /**
  * All that a chart has, the newest first.
  * @param {import("./record.js").Record} record

@@ -10,13 +10,13 @@ export function refusalText(error) {
   return t(`refused.${error.kind}`, error.values);
 }
 
-/** A note under a title of the texts. */
-export function refusalNote(title, error) {
+/** A note under a title of the texts; `heading`: its element, as the outline around it needs it. */
+export function refusalNote(title, error, heading = "h3") {
   return h(
     "div",
     { class: "decision decision-failed" },
     // The launch page has no symbols; words are enough.
     document.getElementById("icon-failed") && icon("failed"),
-    h("div", {}, h("h3", {}, t(title)), h("p", {}, refusalText(error))),
+    h("div", {}, h(heading, {}, t(title)), h("p", {}, refusalText(error))),
   );
 }

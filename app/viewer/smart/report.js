@@ -5,6 +5,7 @@ import { ask } from "../scripts/api.js";
 import { DEFAULT_METHOD } from "../scripts/cases.js";
 import { fill, h } from "../scripts/dom.js";
 import { t, word } from "../scripts/texts.js";
+import { nameOf } from "./images.js";
 import { refusalNote } from "./notes.js";
 import { listOf, resourcesOf } from "./record.js";
 import { Refusal } from "./settings.js";
@@ -65,7 +66,7 @@ export class ReportWriter {
   #confirm(state, asked) {
     const dialog = this.#dialog;
     const { answer } = asked.job;
-    const image = asked.image ? t("report.image.chart", { name: asked.image.title || asked.image.key }) : t("report.image.other");
+    const image = asked.image ? t("report.image.chart", { name: nameOf(asked.image) }) : t("report.image.other");
     const agreed = h("input", { type: "checkbox", required: true });
     const row = (key, ...content) => [h("dt", {}, t(key)), h("dd", {}, content)];
     fill(

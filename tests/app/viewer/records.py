@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +36,16 @@ class Records:
         fhir: Base of the real FHIR server.
         hostile: The other one.
         contexts: File of what the authorization server knows.
+        elsewhere: Address of a server that nobody is to ask.
+        reached: What it was asked all the same.
     """
 
     access: str
     fhir: str
     hostile: "Hostile"
     contexts: Path
+    elsewhere: str
+    reached: list[str]
     known: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,6 +116,9 @@ class Hostile:
         answers: By path.
         received: Method and path of each request.
         configuration: In place of what its smart-configuration says.
+        leads_to: Where its redirects go.
+        sent: Bytes of its endless answers.
+        is_over: Whether these may end.
     """
 
     access: str
@@ -119,6 +126,7 @@ class Hostile:
     answers: dict[str, Answer] = field(default_factory=dict)
     received: list[str] = field(default_factory=list)
     configuration: dict[str, Any] = field(default_factory=dict)
+    leads_to: str = ""
     sent: int = 0
     is_over: bool = False
 
@@ -202,11 +210,24 @@ def record_systems(folder: Path, **environment: str) -> Iterator[Records]:
         running("fhir_server.mjs", TOKEN_ISSUER=access, **environment) as fhir,
     ):
         hostile = Hostile(access)
-        methods = ["GET", "POST", "OPTIONS"]
-        app = Starlette(routes=[Route("/{path:path}", hostile.handle, methods=methods)])
-        with listening(app) as hostile.address:
+        reached: list[str] = []
+
+        async def note(request: Request) -> Response:
+            reached.append(f"{request.method} {request.url}")
+            return JSONResponse({}, headers=CORS)
+
+        with (
+            listening(_app(hostile.handle)) as hostile.address,
+            listening(_app(note)) as elsewhere,
+        ):
+            hostile.leads_to = f"{elsewhere}/?leak"
             hostile.reset()
             try:
-                yield Records(access, fhir, hostile, contexts)
+                yield Records(access, fhir, hostile, contexts, elsewhere, reached)
             finally:
                 hostile.is_over = True
+
+
+def _app(handle: Callable[[Request], Awaitable[Response]]) -> Starlette:
+    methods = ["GET", "POST", "OPTIONS"]
+    return Starlette(routes=[Route("/{path:path}", handle, methods=methods)])
