@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
 from app.access.tokens import TokenVerifier
-from app.api import admin, batch, cds, fhir, models, operations, predict, viewer
+from app.api import admin, batch, cds, fhir, models, operations, predict, smart, viewer
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
@@ -201,6 +201,15 @@ def _viewer_settings(settings: Settings) -> viewer.ViewerSettings:
     )
 
 
+def _smart_settings(settings: Settings) -> smart.SmartSettings:
+    return smart.SmartSettings(
+        client_id=settings.smart_client_id or "",
+        issuers=[issuer.rstrip("/") for issuer in settings.smart_issuers.split()],
+        authorization_origins=settings.smart_authorization_origins.split(),
+        scopes=settings.smart_scopes,
+    )
+
+
 def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, Feedback | None]:
     """Open the logs of answers and of feedback; needs a running event loop."""
     folder, size = settings.audit_dir, settings.audit_max_file_bytes
@@ -238,7 +247,10 @@ def _routers(settings: Settings) -> list[APIRouter]:
         DicomSupportMissingError: DICOM jobs are, and what reads DICOM is not installed.
     """
     routers = [module.router for module in (predict, batch, fhir, models, operations)]
-    routers.append(viewer.make_router(_viewer_settings(settings)))
+    shown = _viewer_settings(settings)
+    routers.append(viewer.make_router(shown))
+    if settings.smart_client_id is not None:
+        routers.append(smart.make_router(_smart_settings(settings), shown.embedders))
     if settings.audit_dir is not None:
         routers.append(feedback_routes.router)
     if settings.has_credentials:

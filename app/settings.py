@@ -1,5 +1,6 @@
 """Everything the service reads from its environment, once; no secrets, no defaults for them."""
 
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,12 +21,23 @@ _ORIGINS = rf"^({_ORIGIN}( {_ORIGIN})*)?$"
 """As browsers write origins, so that they can be compared as text."""
 
 
+_SERVER = rf"{_ORIGIN}(/[A-Za-z0-9._~-]+)*/?"
+_SERVERS = rf"^({_SERVER}( {_SERVER})*)?$"
+"""Bases of servers, without anything that would mean something in a browser's policy."""
+
+
 def _require_encryption(url: HttpUrl) -> HttpUrl:
     if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
         raise ValueError("expected https, or http to this machine itself")
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("expected an address without user, password, query and fragment")
     return url
+
+
+def _require_encryption_of_all(servers: str) -> str:
+    for server in servers.split():
+        _require_encryption(HttpUrl(server))
+    return servers
 
 
 ServerUrl = Annotated[HttpUrl, AfterValidator(_require_encryption)]
@@ -109,6 +121,12 @@ class Settings(BaseSettings):
         image_workers: Threads that decode uploads and draw overlays.
         viewer_frame_ancestors: Origins, separated by spaces, of the pages that may embed the
             clinician's page in a frame and talk to it; nobody may where there are none.
+        smart_client_id: As the clinician's page is registered with the authorization servers of
+            records that launch it (SMART App Launch); none may without it.
+        smart_issuers: Bases, separated by spaces, of the FHIR servers that may launch it.
+        smart_authorization_origins: Origins, separated by spaces, of their authorization
+            servers, where these are not the FHIR servers' own.
+        smart_scopes: What the page asks for, beside `launch` or `launch/patient`.
         log_level: Of the JSON log on standard output.
     """
 
@@ -176,6 +194,18 @@ class Settings(BaseSettings):
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     viewer_frame_ancestors: Annotated[str, Field(pattern=_ORIGINS)] = ""
+    smart_client_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    smart_issuers: Annotated[
+        str, Field(pattern=_SERVERS), AfterValidator(_require_encryption_of_all)
+    ] = ""
+    smart_authorization_origins: Annotated[
+        str, Field(pattern=_ORIGINS), AfterValidator(_require_encryption_of_all)
+    ] = ""
+    smart_scopes: Annotated[str, Field(pattern=r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$")] = (
+        "patient/Patient.r patient/Media.crs patient/DocumentReference.rs patient/Binary.r "
+        "patient/ImagingStudy.rs patient/Endpoint.r patient/DiagnosticReport.cs "
+        "patient/Observation.cs patient/Device.cs patient/Provenance.cs"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")
@@ -204,6 +234,19 @@ class Settings(BaseSettings):
             raise ValueError(f"access to the FHIR server also needs {', '.join(missing)}")
         if not missing and self.fhir_server_url is None:
             raise ValueError("FHIR_TOKEN_URL is of no use without FHIR_SERVER_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _check_smart(self) -> Self:
+        if (self.smart_client_id is None) != (not self.smart_issuers):
+            raise ValueError("set both of SMART_CLIENT_ID and SMART_ISSUERS, or none")
+        if self.smart_authorization_origins and not self.smart_issuers:
+            raise ValueError("SMART_AUTHORIZATION_ORIGINS is of no use without SMART_ISSUERS")
+        if re.search(r"\b(launch|offline_access|online_access)\b", self.smart_scopes):
+            raise ValueError(
+                "SMART_SCOPES: expected scopes without launch, which the page adds as the launch "
+                "needs it, and without offline_access and online_access, whose tokens outlast it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 
-_FILES: Final = StaticFiles(directory=str(files("app") / "viewer"))
-_METHODS: Final = ["GET", "HEAD"]
+FILES: Final = StaticFiles(directory=str(files("app") / "viewer"))
+METHODS: Final = ["GET", "HEAD"]
 
 
 class ViewerSettings(BaseModel):
@@ -31,18 +31,19 @@ class ViewerSettings(BaseModel):
     max_image_bytes: int
 
 
-def security_headers(frame_ancestors: Sequence[str]) -> dict[str, str]:
+def security_headers(frame_ancestors: Sequence[str], servers: Sequence[str] = ()) -> dict[str, str]:
     """Headers of the page's files: own scripts and styles alone, and no other site's frame.
 
     Args:
         frame_ancestors: Origins that may embed the page; none for no one.
+        servers: Origins that it may ask, beside its own.
     """
     ancestors = " ".join(frame_ancestors) or "'none'"
     policy = (
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "connect-src 'self'",
+        " ".join(["connect-src 'self'", *servers]),
         # An image that was dropped is shown from the browser's memory.
         "img-src 'self' blob:",
         "base-uri 'none'",
@@ -74,11 +75,11 @@ def make_router(settings: ViewerSettings) -> APIRouter:
     headers = security_headers(settings.embedders)
 
     async def send(path: str, request: Request) -> Response:
-        response = await _FILES.get_response(path, request.scope)
+        response = await FILES.get_response(path, request.scope)
         response.headers.update(headers)
         return response
 
-    @router.api_route("/", methods=_METHODS)
+    @router.api_route("/", methods=METHODS)
     async def page(request: Request) -> Response:
         """The page."""
         return await send("index.html", request)
@@ -89,7 +90,7 @@ def make_router(settings: ViewerSettings) -> APIRouter:
         response.headers.update(headers)
         return settings
 
-    @router.api_route("/viewer/{path:path}", methods=_METHODS)
+    @router.api_route("/viewer/{path:path}", methods=METHODS)
     async def file(path: Annotated[str, Path(max_length=200)], request: Request) -> Response:
         """One of the page's files."""
         return await send(path, request)

@@ -272,6 +272,30 @@ def _save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
+def _viewer(found: dict[str, Any], _images: Path) -> list[str]:
+    return [
+        "## The clinician's page",
+        "",
+        "From a dropped image to its answer on the screen (the second frame after it is in the "
+        "page), default model, heatmap included, on the service's own machine in Chromium "
+        f"{found['chromium']} without a GPU. The service's part is the time from the request to "
+        "the answer's first byte; the page's is all else, by round.",
+        "",
+        *_table(
+            ["drop to answer, p50 ms", "service, p50 ms", "page, p50 ms", "page, p95 ms", "goal"],
+            [
+                [
+                    found["shown_p50_ms"],
+                    found["service_p50_ms"],
+                    found["page_p50_ms"],
+                    found["page_p95_ms"],
+                    f"page at most {found['goal_ms']} ms in the median",
+                ]
+            ],
+        ),
+    ]
+
+
 _WRITERS: Final[dict[str, Callable[[dict[str, Any], Path], list[str]]]] = {
     "stages": _stages,
     "heatmaps": _heatmaps,
@@ -283,4 +307,5 @@ _WRITERS: Final[dict[str, Callable[[dict[str, Any], Path], list[str]]]] = {
     "reloads": _reloads,
     "start": _start,
     "folder": _folder,
+    "viewer": _viewer,
 }

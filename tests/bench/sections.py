@@ -30,6 +30,7 @@ from tests.bench.servers import (
     serve_peer,
     serve_project,
 )
+from tests.bench.viewer import drop_to_result
 
 CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32)
 PEER_CONCURRENCIES: Final = (1, 16, 32)
@@ -336,6 +337,13 @@ def folder(bench: Bench) -> dict[str, Any]:
     return {"images_per_second": round(rate, 2), "start_seconds": round(seconds[0], 2)}
 
 
+def viewer(bench: Bench) -> dict[str, Any]:
+    """From a dropped image to its answer on the clinician's page, in Chromium."""
+    # By default a drawn lesion gets a refusal, which is less to show.
+    with bench.project("openvino", out_of_distribution_gate="advise") as server:
+        return drop_to_result(f"http://127.0.0.1:{server.port}", bench.jpeg, bench.rounds)
+
+
 def _call(bench: Bench, folder: Path, *, heatmap: bool = True) -> Call:
     name = f"{folder.parent.name}@{folder.name}"
     return raw_call(bench.jpeg, f"/predict?model={name}&heatmap={str(heatmap).lower()}")
@@ -366,4 +374,5 @@ SECTIONS: Final = {
     "reloads": reloads,
     "start": start,
     "folder": folder,
+    "viewer": viewer,
 }

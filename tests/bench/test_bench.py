@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.__main__ import PAGE, RESULTS, example_jpeg
 from tests.bench.page import write_page
-from tests.bench.sections import Bench, overload, reloads, stages, stop
+from tests.bench.sections import Bench, overload, reloads, stages, stop, viewer
 from tests.bench.servers import PEERS
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
 
@@ -40,6 +40,9 @@ def test_sections_measure_the_real_service(tiny_models: Path, tmp_path: Path) ->
         ports=itertools.count(FREE_PORT),
     )
     assert f"{PLAIN_MODEL}@2, openvino" in stages(bench)
+    page = viewer(bench)
+    assert 0 < page["service_p50_ms"] < page["shown_p50_ms"]
+    assert page["page_p50_ms"] <= page["page_p95_ms"]
     stopped = stop(bench)
     assert (stopped["lost"], stopped["exit_status"]) == (0, 0)
     assert sum(stopped["statuses"].values()) == stopped["in_flight"]

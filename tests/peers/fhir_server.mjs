@@ -1,5 +1,6 @@
 // A FHIR R4 server in memory: Medplum's router and validator behind Node's HTTP server.
-// Prints its address. With TOKEN_ISSUER set, requests need a bearer token of that issuer.
+// Prints its address. With TOKEN_ISSUER set, requests need a bearer token of that issuer, and its
+// smart-configuration names it. With DICOM_WEB set, it has that service below /dicom-web.
 import {
   getStatus,
   indexSearchParameterBundle,
@@ -43,13 +44,46 @@ function parse(body, type) {
   return body ? JSON.parse(body) : undefined;
 }
 
+// As SMART App Launch asks of servers for apps in browsers.
+const cors = {
+  'Access-Control-Allow-Origin': '*',
+  'Access-Control-Allow-Headers': 'authorization, content-type, prefer',
+};
+const configuration = {
+  authorization_endpoint: `${issuer}/authorize`,
+  token_endpoint: `${issuer}/token`,
+  code_challenge_methods_supported: ['S256'],
+  capabilities: ['launch-ehr', 'launch-standalone', 'client-public', 'context-ehr-patient'],
+};
+
+async function answerOther(request, response) {
+  if (request.method === 'OPTIONS') {
+    response.writeHead(204, cors).end();
+  } else if (issuer && request.url === '/.well-known/smart-configuration') {
+    response.writeHead(200, { ...cors, 'Content-Type': 'application/json' }).end(JSON.stringify(configuration));
+  } else if (process.env.DICOM_WEB && request.url.startsWith('/dicom-web/') && (await isAllowed(request.headers))) {
+    const found = await fetch(process.env.DICOM_WEB + request.url.slice('/dicom-web'.length), {
+      headers: { Accept: request.headers.accept },
+    });
+    response.writeHead(found.status, { ...cors, 'Content-Type': found.headers.get('content-type') });
+    response.end(Buffer.from(await found.arrayBuffer()));
+  } else {
+    return false;
+  }
+  return true;
+}
+
 async function answer(request, body) {
   if (!(await isAllowed(request.headers))) return [unauthorized];
-  const query = Object.fromEntries(new URL(request.url, 'http://localhost').searchParams);
+  const url = new URL(request.url, 'http://localhost');
+  // Medplum's repository in memory knows the long form of a reference alone.
+  const patient = url.searchParams.get('patient');
+  if (patient && !patient.includes('/')) url.searchParams.set('patient', `Patient/${patient}`);
+  const query = Object.fromEntries(url.searchParams);
   return router.handleRequest(
     {
       method: request.method,
-      url: request.url,
+      url: url.pathname + url.search,
       pathname: '',
       params: {},
       query,
@@ -61,6 +95,7 @@ async function answer(request, body) {
 }
 
 const server = createServer(async (request, response) => {
+  if (await answerOther(request, response)) return;
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
   let outcome, resource;
@@ -69,7 +104,7 @@ const server = createServer(async (request, response) => {
   } catch (error) {
     outcome = normalizeOperationOutcome(error);
   }
-  response.writeHead(getStatus(outcome), { 'Content-Type': 'application/fhir+json' });
+  response.writeHead(getStatus(outcome), { ...cors, 'Content-Type': 'application/fhir+json' });
   response.end(JSON.stringify(resource ?? outcome));
 });
 

@@ -81,7 +81,7 @@ export async function isReachable() {
   }
 }
 
-async function ask(path, options = {}) {
+export async function ask(path, options = {}) {
   let response;
   try {
     const headers = { ...options.headers, ...(credential && { Authorization: `Bearer ${credential}` }) };

@@ -46,10 +46,17 @@ class Page {
     this.queue.addEventListener("change", () => this.show());
     setInterval(() => this.queue.busyUntil > Date.now() && this.show(), 500);
     this.translate();
+    // As a record launched it: nothing of that is loaded elsewhere.
+    if (location.pathname === new URL("smart", document.baseURI).pathname) {
+      import("../smart/chart.js").then(({ openChart }) => openChart(this));
+    }
     await this.readService();
     this.embedder = new Embedder(this.settings.embedders, {
       open: (image, known) => this.addCase(new Case(image, known)),
-      clear: () => this.clear(),
+      clear: () => {
+        this.clear();
+        this.chart?.leave();
+      },
     });
   }
 
@@ -82,6 +89,7 @@ class Page {
 
   translate() {
     showIntake(this);
+    this.chart?.show();
     this.look.translate();
     const chosen = byId("model").value;
     fill(
@@ -287,6 +295,7 @@ class Page {
   actions(job) {
     const { receipts } = this.selected;
     return [
+      this.chart?.reportForm(this.selected, job),
       this.settings.feedback && feedbackForm(job.answer, receipts),
       h(
         "div",

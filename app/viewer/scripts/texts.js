@@ -3,13 +3,24 @@
 export const LANGUAGES = { en: "English", de: "Deutsch" };
 
 const loaded = {};
+const places = [new URL("../texts/", import.meta.url)];
 let language = "en";
+
+async function read(place, name) {
+  return (await fetch(new URL(`${name}.json`, place))).json();
+}
+
+/** Load the words of a part that not every page has. */
+export async function addTexts(place) {
+  places.push(place);
+  for (const name in loaded) Object.assign(loaded[name], await read(place, name));
+}
 
 /** Load a language and make it the page's; English stands in for what it lacks. */
 export async function useLanguage(wanted) {
   const known = wanted in LANGUAGES ? wanted : "en";
   for (const name of new Set(["en", known])) {
-    loaded[name] ??= await (await fetch(new URL(`../texts/${name}.json`, import.meta.url))).json();
+    loaded[name] ??= Object.assign({}, ...(await Promise.all(places.map((place) => read(place, name)))));
   }
   language = known;
   document.documentElement.lang = known;

@@ -33,7 +33,7 @@ from tests.conftest import PLAIN_MODEL
 from tests.issuer import AUDIENCE, ISSUER, Issuer, write_jwks
 from tests.tiny_artifact import write_tiny_artifact
 
-PAGES = ("/", "/viewer/settings.json")
+PAGES = ("/", "/viewer/settings.json", "/smart", "/smart/launch", "/smart/settings.json")
 """What has a policy of its own, since a browser shows it."""
 
 
@@ -78,6 +78,8 @@ def secured(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         runtime="openvino",
         audit_dir=folder / "audit",
         cds_hooks=True,
+        smart_client_id="viewer",
+        smart_issuers="https://ehr.example/fhir",
         dicom_queue_dir=folder / "jobs",
         dicom_store_url="http://127.0.0.1:9/dicom-web",  # nobody listens there
         api_keys_file=keys,

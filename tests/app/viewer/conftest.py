@@ -142,7 +142,12 @@ def open_page(browser: Browser, service: str, own_origins: tuple[str, ...]) -> I
     requests: list[str] = []
     addresses = set(own_origins)
 
-    def open_one(address: str = service, query: str = "", **options: object) -> Page:
+    def open_one(
+        address: str = service,
+        query: str = "",
+        ready: str = "#model option:nth-child(2)",
+        **options: object,
+    ) -> Page:
         addresses.add(address)
         context = browser.new_context(**{"locale": "en-GB", **options})  # type: ignore[arg-type]
         contexts.append(context)
@@ -158,7 +163,7 @@ def open_page(browser: Browser, service: str, own_origins: tuple[str, ...]) -> I
         )
         page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{address}/{query}")
-        page.locator("#model option").nth(1).wait_for(state="attached")
+        page.locator(ready).first.wait_for(state="attached")
         return page
 
     yield open_one
