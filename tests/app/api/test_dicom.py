@@ -409,9 +409,10 @@ def test_kills_lose_nothing_and_double_nothing(tiny_models: Path, tmp_path: Path
             time.sleep(0.013 * (kill % 7))
             running.kill()
             running.start()
-        until(lambda: orthanc.count() == {"SR": num_instances, "OT": num_instances})
+        whole = {"SR": num_instances, "OT": num_instances}
+        until(lambda: orthanc.count() == whole, seconds=240 + 10 * num_instances)
         time.sleep(2)  # for what should not come
-        assert orthanc.count() == {"SR": num_instances, "OT": num_instances}
+        assert orthanc.count() == whole
         found = orthanc.download(study, "SR")
         sources = {
             str(
