@@ -238,7 +238,8 @@ def test_the_python_of_the_page(served: Served, image: Path) -> None:
     done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.startswith("refer ")
     assert "Not a medical device" in done.stdout
-    by_itself = [sys.executable, FOLDER / "clients" / "dermhybrid_client.py", served.address, image]
+    file = str(FOLDER / "clients" / "dermhybrid_client.py")
+    by_itself = [sys.executable, file, served.address, str(image)]
     environment = {**os.environ, "DERMHYBRID_KEY": served.keys["python"]}
     done = subprocess.run(by_itself, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.startswith("refer: ")
@@ -249,8 +250,8 @@ def test_java(served: Served, image: Path, tmp_path: Path, lesion_png: bytes) ->
     compile_it, run_it = JAVA.strip().splitlines()
     assert shlex.split(compile_it)[:3] == ["javac", "-d", "classes"]
     source = FOLDER / "clients" / "DermHybridClient.java"
-    classes = tmp_path / "classes"
-    subprocess.run([javac, "-Xlint:all", "-Werror", "-d", classes, source], check=True)
+    classes = str(tmp_path / "classes")
+    subprocess.run([javac, "-Xlint:all", "-Werror", "-d", classes, str(source)], check=True)
     arguments = [a for a in shlex.split(run_it) if a.startswith(("-", "classes", "Derm"))]
 
     def ask(address: str, path: Path, key: str = "java") -> "subprocess.CompletedProcess[str]":
