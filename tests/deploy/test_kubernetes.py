@@ -28,6 +28,8 @@ PARTS = {
     for file in [*component["resources"], *(patch["path"] for patch in component["patches"])]
 }
 """Of the components, by file."""
+PATCHES = ("fhir/deployment.yaml", "dicom/deployment.yaml", "dicom/disruption.yaml")
+"""No whole resources."""
 VERSIONS = ("1.31", kubernetes_validate.latest_version())
 
 
@@ -43,7 +45,7 @@ def test_kubernetes_takes_it(document: dict[str, Any], version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("file", [file for file in PARTS if not file.endswith("deployment.yaml")])
+@pytest.mark.parametrize("file", [file for file in PARTS if file not in PATCHES])
 def test_kubernetes_takes_what_a_component_adds(file: str, version: str) -> None:
     kubernetes_validate.validate(PARTS[file], version, strict=True)
 
@@ -92,6 +94,8 @@ def test_the_components_environment_is_one_that_the_service_starts_with(
     assert deployment["spec"]["replicas"] == 1
     assert deployment["spec"]["strategy"]["type"] == "Recreate"
     assert PARTS["dicom/autoscaling.yaml"]["spec"]["maxReplicas"] == 1
+    assert PARTS["dicom/disruption.yaml"]["$patch"] == "delete"
+    assert PARTS["dicom/disruption.yaml"]["metadata"] == resource("PodDisruptionBudget")["metadata"]
 
 
 def test_the_kustomization_has_all_files() -> None:
