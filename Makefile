@@ -25,6 +25,7 @@ check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(RUN) mypy docs/integrations/clients/dermhybrid_client.py
 	$(RUN) lint-imports
 	$(RUN) hadolint Dockerfile
 	$(RUN) compose-lint docker-compose.yml

@@ -24,6 +24,8 @@ from app.domain.errors import AuditDamagedError, AuditUnavailableError
 
 HEAD_NAME: Final = "head.json"
 LOCK_NAME: Final = "lock"
+CARDS_FOLDER: Final = "cards"
+"""Below AUDIT_DIR: the chain of CDS Hooks cards that were shown."""
 FIRST_PREVIOUS: Final = "0" * 64
 """`previous` of the first record of all."""
 

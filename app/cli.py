@@ -187,10 +187,10 @@ def verify_audit(
     ],
 ) -> None:
     """Find every edit, gap and exchange in the record of answers. Exit status 1 if there is one."""
-    from app.audit import read_head, verify
+    from app.audit import CARDS_FOLDER, read_head, verify
     from app.feedback import FEEDBACK_FOLDER
 
-    folders = [directory, directory / FEEDBACK_FOLDER]
+    folders = [directory, directory / FEEDBACK_FOLDER, directory / CARDS_FOLDER]
     defects = 0
     for folder in folders:
         for defect in verify(folder):
@@ -198,7 +198,7 @@ def verify_audit(
             defects += 1
     if defects:
         raise typer.Exit(1)
-    for folder, name in zip(folders, ("answers", "feedback"), strict=True):
+    for folder, name in zip(folders, ("answers", "feedback", "cards"), strict=True):
         head = read_head(folder)
         intact = head and f"intact up to record {head[0]}, hash {head[1]}"
         typer.echo(f"{name}: {intact or 'no record'}")

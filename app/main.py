@@ -19,6 +19,7 @@ from app.api import admin, batch, cds, fhir, models, operations, predict, smart,
 from app.api import feedback as feedback_routes
 from app.api.admission import Admission
 from app.api.auditor import Auditor
+from app.api.card_records import CardRecorder
 from app.api.deps import Services
 from app.api.errors import install_error_handlers
 from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
@@ -34,7 +35,7 @@ from app.api.middleware import (
     SecureHeaders,
 )
 from app.api.openapi import describe_problems
-from app.audit import AuditLog, AuditQueue
+from app.audit import CARDS_FOLDER, AuditLog, AuditQueue
 from app.domain.errors import DicomSupportMissingError
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.feedback import FEEDBACK_FOLDER
@@ -102,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
         check_requirements(app)
         fleet = Fleet(load, limits, metrics)
         await fleet.reload()
-        auditor, feedback = _open_audit(settings, metrics)
+        auditor, feedback, cards = _open_audit(settings, metrics)
         fhir_server = _open_fhir_server(settings)
         app.state.services = Services(
             fleet=fleet,
@@ -114,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
             image_threads=anyio.CapacityLimiter(settings.image_workers),
             auditor=auditor,
             feedback=feedback,
+            cards=cards,
             fhir_server=fhir_server,
             max_batch_images=settings.max_batch_images,
             batch_concurrency=settings.max_batch_size,
@@ -131,7 +133,7 @@ def create_app(settings: Settings) -> FastAPI:
             tests.cancel()
             app.state.services.begin_to_stop()
         await fleet.close(settings.shutdown_grace_seconds)
-        for opened in (auditor, feedback, fhir_server):
+        for opened in (auditor, feedback, cards, fhir_server):
             if opened is not None:
                 await opened.close()
 
@@ -210,16 +212,22 @@ def _smart_settings(settings: Settings) -> smart.SmartSettings:
     )
 
 
-def _open_audit(settings: Settings, metrics: Metrics) -> tuple[Auditor | None, Feedback | None]:
-    """Open the logs of answers and of feedback; needs a running event loop."""
+def _open_audit(
+    settings: Settings, metrics: Metrics
+) -> tuple[Auditor | None, Feedback | None, CardRecorder | None]:
+    """Open the logs of answers, of feedback and of cards; needs a running event loop."""
     folder, size = settings.audit_dir, settings.audit_max_file_bytes
     if folder is None:
-        return None, None
+        return None, None, None
     answers, feedback = AuditLog(folder, size), AuditLog(folder / FEEDBACK_FOLDER, size)
-    required = settings.audit_required
+    required, cards = settings.audit_required, None
+    if settings.cds_hooks:
+        log = AuditLog(folder / CARDS_FOLDER, size)
+        cards = CardRecorder(AuditQueue(log), metrics, required=required)
     return (
         Auditor(AuditQueue(answers), metrics, settings.digest(), required=required),
         Feedback(folder, AuditQueue(feedback), metrics),
+        cards,
     )
 
 
@@ -276,35 +284,10 @@ async def _dicom(settings: Settings, services: Services) -> AsyncIterator["Dicom
     if settings.dicom_queue_dir is None:
         yield None
         return
-    from app.api.dicom_worker import DicomWorker
-    from app.interop.dicom_delivery import make_deliverer
-    from app.interop.dicom_listener import StorageListener
-    from app.interop.dicom_queue import JobQueue
+    from app.api.dicom_service import run_dicom
 
-    secret = settings.dicom_store_authorization
-    deliver = make_deliverer(
-        settings.dicom_store_url or settings.dicom_store_peer or "",
-        secret.get_secret_value() if secret else None,
-        settings.dicom_ae_title,
-    )
-    queue = JobQueue(settings.dicom_queue_dir, settings.dicom_max_waiting)
-    worker = DicomWorker(
-        services, queue, deliver, settings.dicom_max_attempts, settings.dicom_retry_seconds
-    )
-    try:
-        if settings.dicom_listen_port is None:
-            yield worker
-        else:
-            address = (settings.dicom_listen_host, settings.dicom_listen_port)
-            listener = StorageListener(
-                settings.dicom_ae_title, address, settings.max_image_bytes, worker.take
-            )
-            try:
-                yield worker
-            finally:
-                await asyncio.to_thread(listener.close)
-    finally:
-        await worker.close()
+    async with run_dicom(settings, settings.dicom_queue_dir, services) as worker:
+        yield worker
 
 
 async def _test_repeatedly(fleet: Fleet, interval_seconds: float) -> None:

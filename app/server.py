@@ -142,8 +142,9 @@ def check_exposure(settings: Settings, host: str) -> None:
 
     Raises:
         AccessConfigurationError: There are no credentials, and the address is not this machine's
-            own.
+            own; or the same of the Storage SCP and who may call it.
     """
+    _check_dicom_exposure(settings)
     if settings.has_credentials or settings.authentication == "off" or _is_loopback(host):
         return
     raise AccessConfigurationError(
@@ -151,6 +152,20 @@ def check_exposure(settings: Settings, host: str) -> None:
         "API_KEYS_FILE (`dermhybrid keys create` makes a key) or OAUTH_ISSUER; or say that this is "
         "meant, with AUTHENTICATION=off."
     )
+
+
+def _check_dicom_exposure(settings: Settings) -> None:
+    callers_are_known = settings.dicom_callers or settings.dicom_tls_client_ca is not None
+    if settings.dicom_listen_port is None or _is_loopback(settings.dicom_listen_host):
+        return
+    if not callers_are_known and not settings.dicom_listen_open:
+        raise AccessConfigurationError(
+            f"The Storage SCP would listen on {settings.dicom_listen_host}, for others to reach, "
+            "and take photographs from anybody. Name the AE titles that may call in "
+            "DICOM_CALLING_AES, or let them show certificates (DICOM_TLS_CERTIFICATE, "
+            "DICOM_TLS_PRIVATE_KEY, DICOM_TLS_CLIENT_CA); or say that this is meant, with "
+            "DICOM_LISTEN_OPEN=true."
+        )
 
 
 def _is_loopback(host: str) -> bool:

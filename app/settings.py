@@ -25,12 +25,19 @@ _SERVER = rf"{_ORIGIN}(/[A-Za-z0-9._~-]+)*/?"
 _SERVERS = rf"^({_SERVER}( {_SERVER})*)?$"
 """Bases of servers, without anything that would mean something in a browser's policy."""
 
+_AE_TITLE = r"[!-+\--\[\]-~]{1,16}"
+_AE_TITLES = rf"^({_AE_TITLE}(, ?{_AE_TITLE})*)?$"
+
+
+def _require_bare(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("expected an address without user, password, query and fragment")
+    return url
+
 
 def _require_encryption(url: HttpUrl) -> HttpUrl:
     if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
         raise ValueError("expected https, or http to this machine itself")
-    if url.username or url.password or url.query or url.fragment:
-        raise ValueError("expected an address without user, password, query and fragment")
     return url
 
 
@@ -40,7 +47,8 @@ def _require_encryption_of_all(servers: str) -> str:
     return servers
 
 
-ServerUrl = Annotated[HttpUrl, AfterValidator(_require_encryption)]
+BareUrl = Annotated[HttpUrl, AfterValidator(_require_bare)]
+ServerUrl = Annotated[BareUrl, AfterValidator(_require_encryption)]
 """Of a server that patients' data are sent to, or that people are sent to."""
 
 
@@ -107,14 +115,23 @@ class Settings(BaseSettings):
         public_url: Where people open this service, for the link of its cards; none without it.
         dicom_queue_dir: Folder of the DICOM worker's jobs; there is no worker where it is not set.
         dicom_store_url: DICOMweb service that gets the worker's results by STOW-RS.
+        dicom_store_plaintext: It may be another machine's and without encryption.
         dicom_store_authorization: Value of the Authorization header there.
         dicom_store_peer: Or the application entity that gets them by C-STORE, `TITLE@HOST:PORT`.
         dicom_listen_port: Port of the Storage SCP; there is none where it is not set.
         dicom_listen_host: Its address.
+        dicom_calling_aes: AE titles that may call it, separated by commas; any may where there
+            are none.
+        dicom_tls_certificate: PEM file of its certificate and chain; it speaks TLS alone then.
+        dicom_tls_private_key: PEM file of its key.
+        dicom_tls_client_ca: PEM file of the authorities whose clients alone may call.
+        dicom_listen_open: It may listen for the network without such a list and authorities.
         dicom_ae_title: Its AE title, and the one that results are sent by.
         dicom_max_waiting: Jobs that have not ended; more are refused.
         dicom_max_attempts: A job that failed so often is given up, and kept.
         dicom_retry_seconds: Before the second attempt; doubled for each further one, up to 300.
+        dicom_dead_days: What jobs hold that were given up is discarded after so long.
+        dicom_max_dead: And of more of them the oldest ones'.
         runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
         model_threads: Processor threads of a model call; all that the process may use where it
             is not set.
@@ -179,17 +196,25 @@ class Settings(BaseSettings):
     cds_hooks: bool = False
     public_url: ServerUrl | None = None
     dicom_queue_dir: Path | None = None
-    dicom_store_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
+    dicom_store_url: BareUrl | None = None
+    dicom_store_plaintext: bool = False
     dicom_store_authorization: SecretStr | None = None
     dicom_store_peer: (
         Annotated[str, Field(pattern=r"^[!-?A-\[\]-~]{1,16}@[^\s@:]+:[1-9][0-9]{0,4}$")] | None
     ) = None
     dicom_listen_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     dicom_listen_host: str = "127.0.0.1"
+    dicom_calling_aes: Annotated[str, Field(pattern=_AE_TITLES)] = ""
+    dicom_tls_certificate: Path | None = None
+    dicom_tls_private_key: Path | None = None
+    dicom_tls_client_ca: Path | None = None
+    dicom_listen_open: bool = False
     dicom_ae_title: Annotated[str, Field(pattern=r"^[!-\[\]-~]{1,16}$")] = "DERMHYBRID"
     dicom_max_waiting: Annotated[int, Field(ge=1)] = 1000
     dicom_max_attempts: Annotated[int, Field(ge=1)] = 100
     dicom_retry_seconds: Annotated[float, Field(gt=0, le=300)] = 5.0
+    dicom_dead_days: Annotated[float, Field(gt=0)] = 30.0
+    dicom_max_dead: Annotated[int, Field(ge=0)] = 1000
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
@@ -258,7 +283,24 @@ class Settings(BaseSettings):
             )
         if self.dicom_queue_dir is None and (targets or self.dicom_listen_port is not None):
             raise ValueError("DICOM_STORE_URL, _PEER and DICOM_LISTEN_PORT need DICOM_QUEUE_DIR.")
+        if self.dicom_store_url is not None and not self.dicom_store_plaintext:
+            try:
+                _require_encryption(self.dicom_store_url)
+            except ValueError as error:
+                raise ValueError(
+                    f"DICOM_STORE_URL: {error}; or say that this is meant, with "
+                    "DICOM_STORE_PLAINTEXT=true"
+                ) from error
+        if (self.dicom_tls_certificate is None) != (self.dicom_tls_private_key is None):
+            raise ValueError("set both of DICOM_TLS_CERTIFICATE and DICOM_TLS_PRIVATE_KEY, or none")
+        if self.dicom_tls_client_ca is not None and self.dicom_tls_certificate is None:
+            raise ValueError("DICOM_TLS_CLIENT_CA needs DICOM_TLS_CERTIFICATE")
         return self
+
+    @property
+    def dicom_callers(self) -> tuple[str, ...]:
+        """The AE titles that may call; any may where there are none."""
+        return tuple(title.strip() for title in self.dicom_calling_aes.split(",") if title)
 
     def digest(self) -> str:
         """SHA-256 of all settings, to tell by which an answer was given."""

@@ -101,6 +101,7 @@ class Metrics:
         fhir_stored: Answers that were to be stored on the FHIR server, by what became of it.
         dicom_jobs: DICOM jobs by state.
         dicom_failures: Failed attempts of DICOM jobs, by kind of failure.
+        dicom_discarded: DICOM jobs that were given up, and whose content is gone.
         ready: 1 while the service answers.
         authentication: 1 where callers are told apart.
     """
@@ -223,6 +224,8 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        for outcome in ("stored", "failed"):  # from 0 on: an increase from nothing is none
+            self.fhir_stored.labels(outcome)
         self.dicom_jobs = Gauge(
             "dermhybrid_dicom_jobs",
             "DICOM jobs on the disk.",
@@ -233,6 +236,11 @@ class Metrics:
             "dermhybrid_dicom_failures_total",
             "Failed attempts of DICOM jobs.",
             ("kind",),
+            registry=self.registry,
+        )
+        self.dicom_discarded = Counter(
+            "dermhybrid_dicom_discarded_total",
+            "DICOM jobs that were dead for too long, or too many: what they held is gone.",
             registry=self.registry,
         )
         self.ready = Gauge(

@@ -3,20 +3,19 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from app.access.scopes import Scope
-from app.api.deps import Services, ServicesDep
+from app.api.deps import Services, ServicesDep, read_json
 from app.api.guard import requires
 from app.api.schemas import Problem
 from app.interop.cds_hooks import (
     SERVICE_ID,
     HookRequest,
     discovery,
-    make_cards,
+    make_card,
+    newest_answer,
     prefetched,
     report_query,
 )
@@ -28,20 +27,8 @@ MAX_CDS_IN_PROGRESS: Final = 16
 
 
 async def get_hook_request(request: Request) -> HookRequest:
-    """The body, which is JSON whatever it is called.
-
-    Raises:
-        RequestValidationError: It is none, or no call of a `patient-view`.
-        RequestTooLongError: It is longer than any call.
-    """
-    body = await request.body()
-    try:
-        return HookRequest.model_validate_json(body)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        raise RequestValidationError(
-            [{**item, "loc": ("body", *item["loc"])} for item in found]
-        ) from error
+    """The body of a call."""
+    return await read_json(request, HookRequest)
 
 
 async def find_reports(services: Services, asked: HookRequest) -> list[Any]:
@@ -91,15 +78,17 @@ def make_router(viewer_url: str | None) -> APIRouter:
             413: {"model": Problem, "description": "Too many bytes."},
             422: {"model": Problem, "description": "No call of a patient-view."},
             502: {"model": Problem, "description": "The FHIR server could not be searched."},
-            503: {"model": Problem, "description": "Too many calls are in progress."},
+            503: {"model": Problem, "description": "Too many calls, or it was not recorded."},
         },
     )
     async def patient_view(
         services: ServicesDep, asked: Annotated[HookRequest, Depends(get_hook_request)]
     ) -> Response:
         """A card about the newest answer in the patient's record, or none."""
-        reports = await find_reports(services, asked)
-        cards = make_cards(reports, asked.context.patient_id, viewer_url)
-        return Response(to_json(cards), media_type="application/json")
+        found = newest_answer(await find_reports(services, asked), asked.context.patient_id)
+        cards = [] if found is None else [make_card(found, viewer_url)]
+        if found is not None and services.cards is not None:
+            await services.cards.record(asked, cards[0], found)
+        return Response(to_json({"cards": cards}), media_type="application/json")
 
     return router

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import anyio
 from fastapi import Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -21,9 +23,12 @@ from app.interop.uploads import DICOM_MEDIA_TYPE
 from app.telemetry import Metrics
 
 if TYPE_CHECKING:
+    from app.api.card_records import CardRecorder
     from app.api.dicom_worker import DicomWorker
     from app.api.feedback import Feedback
     from app.interop.fhir_server import FhirServer
+
+Body = TypeVar("Body", bound=BaseModel)
 
 IMAGE_FIELD: Final = "image"
 MAX_FORM_FIELDS: Final = 8
@@ -46,6 +51,7 @@ class Services:
         image_threads: How many threads decode and draw at once.
         auditor: Records answers; None where no record is kept.
         feedback: Records diagnoses that come back; None where no record is kept.
+        cards: Records CDS Hooks cards; None where no record is kept.
         fhir_server: Where answers are stored on request; None where there is none.
         max_batch_images: Images in a batch.
         batch_concurrency: How many of them are in progress at once.
@@ -64,6 +70,7 @@ class Services:
     image_threads: anyio.CapacityLimiter
     auditor: Auditor | None
     feedback: "Feedback | None"
+    cards: "CardRecorder | None"
     fhir_server: "FhirServer | None"
     max_batch_images: int
     batch_concurrency: int
@@ -167,6 +174,23 @@ FrameDep = Annotated[
 def media_type(request: Request) -> str:
     """What the body is said to be, in lower case and without parameters; "" where nothing is."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def read_json(request: Request, model: type[Body]) -> Body:
+    """The body, which is JSON whatever it is called.
+
+    Raises:
+        RequestValidationError: It is none, or not of the model; no value of it is repeated.
+        RequestTooLongError: It is longer than it may be at its path.
+    """
+    body = await request.body()
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)
+        raise RequestValidationError(
+            [{**item, "loc": ("body", *item["loc"])} for item in found]
+        ) from error
 
 
 async def get_upload(request: Request) -> bytes:

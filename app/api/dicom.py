@@ -17,7 +17,7 @@ from app.api.guard import get_caller, requires
 from app.api.schemas import DicomJob, DicomReceipt, DicomRefusal, Problem
 from app.domain.errors import ImageRejectedError
 from app.interop.dicom_intake import MAX_BOUNDARY, split_parts
-from app.interop.dicom_queue import Job
+from app.interop.dicom_jobs import Job
 from app.interop.uploads import DICOM_MEDIA_TYPE
 
 STUDIES_PATH: Final = "/dicom/studies"
@@ -89,7 +89,7 @@ async def store(
     if services.quota is not None:
         # The request itself was counted at the door; what it holds is known only now.
         services.quota.charge(get_caller(request).id, len(instances) - 1)
-    return await _take_all(services, worker, instances)
+    return await _take_all(services, worker, instances, get_caller(request).id)
 
 
 @router.get(
@@ -105,12 +105,14 @@ async def get_job(
 
 
 async def _take_all(
-    services: Services, worker: DicomWorker, instances: list[bytes]
+    services: Services, worker: DicomWorker, instances: list[bytes], caller: str
 ) -> DicomReceipt:
     receipt = DicomReceipt(jobs=[], refused=[])
     for index, instance in enumerate(instances):
         try:
-            job = await to_thread.run_sync(worker.take, instance, limiter=services.image_threads)
+            job = await to_thread.run_sync(
+                worker.take, instance, caller, limiter=services.image_threads
+            )
         except ImageRejectedError as error:
             if len(receipt.refused) + 1 == len(instances):
                 raise

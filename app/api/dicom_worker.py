@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -17,11 +18,12 @@ from app.inference.judge import Judged
 from app.interop.dicom_delivery import Deliver
 from app.interop.dicom_files import read_object
 from app.interop.dicom_intake import admit
-from app.interop.dicom_queue import Job, JobQueue, State
+from app.interop.dicom_jobs import Job, State
+from app.interop.dicom_queue import JobQueue
 from app.telemetry import caller, request_id
 
-CALLER: Final = "dicom-worker"
-"""In place of an address in the audit log."""
+UNKNOWN_CALLER: Final = "dicom-worker"
+"""In the audit log, of jobs from before callers were kept."""
 MAX_RETRY_SECONDS: Final = 300.0
 POLL_SECONDS: Final = 1.0
 """How late a job may be noticed that became due by itself; new ones wake the worker."""
@@ -29,16 +31,28 @@ POLL_SECONDS: Final = 1.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long jobs that fail are kept.
+
+    Attributes:
+        max_attempts: A job that failed so often is dead.
+        retry_seconds: Before the second attempt; doubled for each further one.
+        dead_seconds: A job that has been dead for so long is discarded.
+        max_dead: And of more dead ones the oldest.
+    """
+
+    max_attempts: int
+    retry_seconds: float
+    dead_seconds: float
+    max_dead: int
+
+
 class DicomWorker:
     """One job after the other; belongs to one event loop."""
 
     def __init__(
-        self,
-        services: Services,
-        queue: JobQueue,
-        deliver: Deliver,
-        max_attempts: int,
-        retry_seconds: float,
+        self, services: Services, queue: JobQueue, deliver: Deliver, patience: Patience
     ) -> None:
         """Begin to work.
 
@@ -46,23 +60,26 @@ class DicomWorker:
             services: The application's parts.
             queue: Where jobs are.
             deliver: Stores results.
-            max_attempts: A job that failed so often is dead.
-            retry_seconds: Before the second attempt; doubled for each further one.
+            patience: With jobs that fail.
         """
         self._services, self._queue, self._deliver = services, queue, deliver
-        self._max_attempts, self._retry_seconds = max_attempts, retry_seconds
+        self._patience = patience
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="dicom-worker")
 
-    def take(self, instance: bytes) -> Job:
+    def take(self, instance: bytes, sender: str) -> Job:
         """Put an instance into the queue; blocks, from any thread.
+
+        Args:
+            instance: A DICOM file.
+            sender: Who sends it, for the audit log.
 
         Raises:
             ImageRejectedError: It is none to answer.
             ServiceBusyError: Too many wait.
             DicomQueueError: It could not be written.
         """
-        job = self._queue.put(admit(instance, self._services.image_limits), instance)
+        job = self._queue.put(admit(instance, self._services.image_limits), instance, sender)
         self._loop.call_soon_threadsafe(self._wake.set)
         return job
 
@@ -87,7 +104,7 @@ class DicomWorker:
                 job = await to_thread.run_sync(self._queue.start_next)
                 if job is not None:
                     await self._work(job)
-                await self._count()
+                await self._tend()
                 if job is not None:
                     continue
             except DicomQueueError as error:  # the disk is full? What was taken is still there.
@@ -100,7 +117,7 @@ class DicomWorker:
 
     async def _work(self, job: Job) -> None:
         request_id.set(job.id)
-        caller.set(CALLER)
+        caller.set(job.caller or UNKNOWN_CALLER)
         try:
             if job.state is State.WAITING:
                 await self._answer(job)
@@ -138,11 +155,12 @@ class DicomWorker:
 
     async def _postpone(self, job: Job, kind: str) -> None:
         attempts = job.attempts + 1
-        if attempts >= self._max_attempts:
+        if attempts >= self._patience.max_attempts:
             await to_thread.run_sync(self._queue.end, job.id, State.DEAD, kind)
             self._fail(job, kind, "dead")
             return
-        seconds = min(MAX_RETRY_SECONDS, self._retry_seconds * 2.0 ** min(job.attempts, 32))
+        doubled = self._patience.retry_seconds * 2.0 ** min(job.attempts, 32)
+        seconds = min(MAX_RETRY_SECONDS, doubled)
         await to_thread.run_sync(self._queue.postpone, job.id, seconds, kind)
         self._fail(job, kind, "postponed")
 
@@ -152,6 +170,13 @@ class DicomWorker:
             "dicom job", extra={"state": outcome, "attempts": job.attempts + 1, "reason": kind}
         )
 
-    async def _count(self) -> None:
+    async def _tend(self) -> None:
+        """Discard what has been dead for long enough, and publish how many jobs there are."""
+        discarded = await to_thread.run_sync(
+            self._queue.discard_dead, self._patience.dead_seconds, self._patience.max_dead
+        )
+        if discarded:
+            self._services.metrics.dicom_discarded.inc(discarded)
+            logger.warning("dicom jobs", extra={"state": State.DISCARDED, "number": discarded})
         for state, number in (await to_thread.run_sync(self._queue.count)).items():
             self._services.metrics.dicom_jobs.labels(state).set(number)

@@ -7,12 +7,11 @@ import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi import Path as PathParameter
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.access.scopes import Scope
 from app.api.admission import Admission
-from app.api.deps import ClassLabel, ServicesDep
+from app.api.deps import ClassLabel, ServicesDep, read_json
 from app.api.guard import requires
 from app.api.schemas import Problem
 from app.audit import AuditQueue
@@ -114,20 +113,8 @@ class Feedback:
 
 
 async def get_feedback_request(request: Request) -> FeedbackRequest:
-    """The body, which is JSON whatever it is called.
-
-    Raises:
-        RequestValidationError: It is none, or not of the schema.
-        RequestTooLongError: It is longer than any feedback.
-    """
-    body = await request.body()
-    try:
-        return FeedbackRequest.model_validate_json(body)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        raise RequestValidationError(
-            [{**item, "loc": ("body", *item["loc"])} for item in found]
-        ) from error
+    """The body of a request."""
+    return await read_json(request, FeedbackRequest)
 
 
 router = APIRouter(tags=["feedback"], dependencies=[requires(Scope.FEEDBACK)])

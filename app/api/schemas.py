@@ -466,11 +466,12 @@ class DicomJob(BaseModel):
 
     id: str
     state: Annotated[
-        Literal["waiting", "answered", "stored", "refused", "dead"],
+        Literal["waiting", "answered", "stored", "refused", "dead", "discarded"],
         Field(
             description="`waiting` for its answer; `answered`, and the results are to be stored; "
-            "`stored`: done; `refused`: cannot be answered; `dead`: given up after many attempts. "
-            "Sending the instance again revives it."
+            "`stored`: done; `refused`: cannot be answered; `dead`: given up after many attempts; "
+            "`discarded`: it was dead for too long, and what it held is gone. Sending the instance "
+            "again revives a dead or discarded one."
         ),
     ]
     attempts: Annotated[int, Field(description="That failed.", ge=0)]

@@ -6,6 +6,7 @@ https://cds-hooks.hl7.org/2.0/
 import re
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -13,11 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.domain.decision import Action
 from app.domain.notice import RESEARCH_USE_NOTICE
-from app.interop.fhir_codes import CODE_SYSTEM, DECISION_SYSTEM, REPORT_CODE, Json
+from app.interop.fhir_codes import (
+    ANSWER_SYSTEM,
+    CODE_SYSTEM,
+    DECISION_SYSTEM,
+    REPORT_CODE,
+    Json,
+)
 
 SERVICE_ID: Final = "dermhybrid-newest-answer"
 PREFETCH_KEY: Final = "reports"
 _MAX_CONCLUSION: Final = 1500
+_ANSWER_NAME: Final = re.compile(r"[0-9a-f]{32}\.[a-z-]{1,32}")
+"""As this service names its answers; nothing else can come into a record by it."""
 _SOURCE: Final = {"label": "DermHybrid (research software, not a medical device)"}
 _SUMMARIES: Final = {
     Action.REPORT: "AI (research use): an answer for a skin lesion is in the record",
@@ -85,37 +94,56 @@ def prefetched(request: HookRequest) -> list[Any] | None:
     return [e.get("resource") for e in listed if isinstance(e, dict)]
 
 
-def make_cards(reports: Iterable[Any], patient_id: str, viewer_url: str | None) -> Json:
-    """The answer to a call.
+@dataclass(frozen=True, slots=True)
+class FiledAnswer:
+    """An answer that is in a patient's record.
+
+    Attributes:
+        issued: When it was given.
+        action: What is to become of it.
+        conclusion: In words, of any origin.
+        name: Its identifier of `urn:dermhybrid:answer`; None where it has none of this service.
+    """
+
+    issued: datetime
+    action: Action
+    conclusion: str
+    name: str | None
+
+
+def newest_answer(reports: Iterable[Any], patient_id: str) -> FiledAnswer | None:
+    """The newest answer of this service about a patient; None where there is none.
 
     Args:
-        reports: What was found, of any origin; what is no answer of this service about this
-            patient is passed over.
+        reports: What was found, of any origin; everything else is passed over.
         patient_id: Whose record is looked at.
-        viewer_url: Where people open this service's viewer; None for a card without a link.
-
-    Returns:
-        One card, or none.
     """
     answers = [
-        (issued, action, report)
+        FiledAnswer(issued, action, str(report.get("conclusion", "")), _name(report))
         for report in reports
         if (action := _action(report, patient_id)) and (issued := _issued(report))
     ]
-    if not answers:
-        return {"cards": []}
-    issued, action, report = max(answers, key=lambda answer: answer[0])
-    conclusion = _as_markdown(str(report.get("conclusion", ""))[:_MAX_CONCLUSION])
+    return max(answers, key=lambda answer: answer.issued, default=None)
+
+
+def make_card(answer: FiledAnswer, viewer_url: str | None) -> Json:
+    """A card about an answer.
+
+    Args:
+        answer: Of the record.
+        viewer_url: Where people open this service's viewer; None for a card without a link.
+    """
     card: Json = {
         "uuid": str(uuid.uuid4()),
-        "summary": f"{_SUMMARIES[action]} ({issued.date().isoformat()})",
-        "indicator": "info" if action is Action.REPORT else "warning",
-        "detail": f"{conclusion}\n\n**{RESEARCH_USE_NOTICE}**",
+        "summary": f"{_SUMMARIES[answer.action]} ({answer.issued.date().isoformat()})",
+        "indicator": "info" if answer.action is Action.REPORT else "warning",
+        "detail": f"{_as_markdown(answer.conclusion[:_MAX_CONCLUSION])}\n\n"
+        f"**{RESEARCH_USE_NOTICE}**",
         "source": _SOURCE,
     }
     if viewer_url is not None:
         card["links"] = [{"label": "Open the viewer", "url": viewer_url, "type": "absolute"}]
-    return {"cards": [card]}
+    return card
 
 
 def _action(report: Any, patient_id: str) -> Action | None:
@@ -131,6 +159,15 @@ def _action(report: Any, patient_id: str) -> Action | None:
     if not about_patient or REPORT_CODE not in codes or len(decisions) != 1:
         return None
     return Action(decisions.pop())
+
+
+def _name(report: Json) -> str | None:
+    identifiers = report.get("identifier")
+    for identifier in identifiers if isinstance(identifiers, list) else []:
+        if isinstance(identifier, dict) and identifier.get("system") == ANSWER_SYSTEM:
+            value = str(identifier.get("value"))
+            return value if _ANSWER_NAME.fullmatch(value) else None
+    return None
 
 
 def _member(value: Any, first: str, second: str) -> Any:

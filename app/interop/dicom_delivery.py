@@ -46,7 +46,7 @@ def make_deliverer(target: str, authorization: str | None, own_title: str) -> De
         own_title: For the latter, as in `store_deliverer`.
     """
     if "://" in target:
-        return stow_deliverer(target, authorization)
+        return stow_deliverer(target.rstrip("/"), authorization)
     title, _, address = target.rpartition("@")
     host, _, port = address.rpartition(":")
     return store_deliverer(own_title, Peer(title, host, int(port)))

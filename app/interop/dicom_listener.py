@@ -1,7 +1,10 @@
 """A DICOM Storage SCP: what a modality or an archive sends is on the disk before it is told so."""
 
 import logging
+import re
+import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pynetdicom import AE, evt
@@ -17,6 +20,9 @@ MAX_ASSOCIATIONS: Final = 8
 MAX_OVERHEAD_BYTES: Final = 64 * 1024
 """Of a request to associate and of commands; headers of data are below a 64th."""
 
+_NO_TITLE: Final = re.compile(r"[^!-\[\]-~ ]")
+"""What an AE title has none of (PS3.5, section 6.2)."""
+
 _SUCCESS: Final = 0x0000
 _OUT_OF_RESOURCES: Final = 0xA700
 _CANNOT_UNDERSTAND: Final = 0xC000
@@ -25,26 +31,47 @@ _CANNOT_UNDERSTAND: Final = 0xC000
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a Storage SCP listens, and for whom.
+
+    Attributes:
+        title: AE title; calls to another one are rejected.
+        address: Host and port.
+        calling_titles: AE titles that may call; any may where there are none.
+        tls: From `listen_with_tls`; None for none.
+    """
+
+    title: str
+    address: tuple[str, int]
+    calling_titles: tuple[str, ...] = ()
+    tls: ssl.SSLContext | None = None
+
+
 class StorageListener:
     """Listens in threads of its own, from its making to its end."""
 
     def __init__(
-        self, title: str, address: tuple[str, int], max_bytes: int, take: Callable[[bytes], object]
+        self,
+        door: Door,
+        max_bytes: int,
+        take: Callable[[bytes, str], object],
     ) -> None:
         """Listen.
 
         Args:
-            title: AE title; calls to another one are rejected.
-            address: Host and port.
+            door: Where, and for whom.
             max_bytes: Longest object; a longer one ends its association while it comes in.
-            take: Gets each object as a DICOM file, and returns when it is on the disk.
+            take: Gets each object as a DICOM file, with who sent it, and returns when it is on
+                the disk.
 
         Raises:
             OSError: The address cannot be listened on.
         """
         self._max_bytes, self._take = max_bytes + max_bytes // 64 + MAX_OVERHEAD_BYTES, take
-        entity = AE(ae_title=title)
+        entity = AE(ae_title=door.title)
         entity.require_called_aet = True
+        entity.require_calling_aet = list(door.calling_titles)
         entity.maximum_associations = MAX_ASSOCIATIONS
         entity.add_supported_context(Verification)
         # Nothing else is negotiated: the service's own results cannot even be offered.
@@ -54,9 +81,12 @@ class StorageListener:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_DATA_RECV, self._count),
             (evt.EVT_CONN_CLOSE, self._forget),
+            (evt.EVT_REJECTED, self._report_rejection),
         ]
         self._received: dict[int, int] = {}
-        server = entity.start_server(address, block=False, evt_handlers=handlers)
+        server = entity.start_server(
+            door.address, block=False, ssl_context=door.tls, evt_handlers=handlers
+        )
         assert isinstance(server, ThreadedAssociationServer)  # noqa: S101  it does not block
         self._server = server
 
@@ -67,7 +97,7 @@ class StorageListener:
     def _store(self, event: Event) -> int:
         self._received.pop(id(event.assoc), None)
         try:
-            self._take(event.encoded_dataset())
+            self._take(event.encoded_dataset(), _sender(event))
         except ImageRejectedError as error:
             logger.warning("object refused", extra={"reason": type(error).__name__})
             return _CANNOT_UNDERSTAND
@@ -76,13 +106,29 @@ class StorageListener:
             return _OUT_OF_RESOURCES
         return _SUCCESS
 
+    def _report_rejection(self, event: Event) -> None:
+        # Not the title: an unknown caller may have written anything there.
+        logger.warning("association rejected", extra={"caller": _address(event)})
+
     def _forget(self, event: Event) -> None:
         self._received.pop(id(event.assoc), None)
 
     def _count(self, event: Event) -> None:
         """Bound what an object may take of the memory: the library gathers it whole."""
-        received = self._received.get(id(event.assoc), 0) + len(event.data)
-        self._received[id(event.assoc)] = received
-        if received > self._max_bytes:
+        before = self._received.get(id(event.assoc), 0)
+        self._received[id(event.assoc)] = before + len(event.data)
+        # Once: what is on its way still comes, piece by piece.
+        if before <= self._max_bytes < before + len(event.data):
             logger.warning("association ended", extra={"reason": "object too long"})
             event.assoc.abort()
+
+
+def _sender(event: Event) -> str:
+    """Who calls, for the audit log: a title that anybody may claim, and an address."""
+    title = _NO_TITLE.sub("?", event.assoc.requestor.ae_title.strip())
+    return f"ae:{title}@{_address(event)}"
+
+
+def _address(event: Event) -> str:
+    found = event.assoc.requestor.address_info
+    return "" if found is None else str(found.address)

@@ -1,11 +1,5 @@
 """The jobs of the DICOM worker on disk, in SQLite: what was taken is answered once, or kept.
 
-```
-waiting ──answer──> answered ──deliver──> stored
-   │                    │
-   ├── cannot be answered: refused        (given up after many attempts: dead)
-```
-
 Blocking; any thread may call. Photographs and results leave the file with their job's end; an
 instance's identifier is kept as its hash, so that the instance is never answered twice.
 """
@@ -16,81 +10,18 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
+from app.interop.dicom_jobs import Job, State, open_database
 
 DATABASE_NAME: Final = "jobs.sqlite"
 LOCK_NAME: Final = "lock"
 MAX_STARTS: Final = 30
 """Starts in a row without an end: whatever is in that photograph ends the process."""
-
-_SETTINGS: Final = """
-PRAGMA auto_vacuum = FULL;
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = FULL;
-PRAGMA secure_delete = ON;
-"""
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY,
-    instance TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    starts INTEGER NOT NULL DEFAULT 0,
-    due REAL NOT NULL,
-    received REAL NOT NULL,
-    updated REAL NOT NULL,
-    problem TEXT,
-    photograph BLOB
-) STRICT;
-CREATE INDEX IF NOT EXISTS jobs_by_due ON jobs (state, due);
-CREATE TABLE IF NOT EXISTS results (
-    job TEXT NOT NULL REFERENCES jobs (id),
-    place INTEGER NOT NULL,
-    uid TEXT NOT NULL,
-    content BLOB,
-    PRIMARY KEY (job, place)
-) STRICT;
-"""
-
-
-class State(StrEnum):
-    """Where a job is."""
-
-    WAITING = "waiting"
-    ANSWERED = "answered"
-    STORED = "stored"
-    REFUSED = "refused"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One photograph's way.
-
-    Attributes:
-        id: Of the job, which says nothing of the photograph.
-        state: Where it is.
-        attempts: That failed.
-        received: When it came, seconds since 1970.
-        updated: When it last changed, seconds since 1970.
-        problem: Kind of the last failure; None where there was none.
-        result_uids: SOP Instance UIDs of its results.
-    """
-
-    id: str
-    state: State
-    attempts: int
-    received: float
-    updated: float
-    problem: str | None
-    result_uids: tuple[str, ...]
 
 
 class JobQueue:
@@ -112,10 +43,8 @@ class JobQueue:
             with ExitStack() as opened:
                 lock = opened.enter_context((directory / LOCK_NAME).open("w"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path = directory / DATABASE_NAME
-                self._database = sqlite3.connect(path, check_same_thread=False)
+                self._database = open_database(directory / DATABASE_NAME)
                 opened.callback(self._database.close)
-                self._database.executescript(_SETTINGS + _SCHEMA)
                 self._opened = opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise DicomQueueError(
@@ -123,10 +52,15 @@ class JobQueue:
                 "process a DICOM_QUEUE_DIR of its own that it can write to."
             ) from error
 
-    def put(self, instance_uid: str, photograph: bytes) -> Job:
+    def put(self, instance_uid: str, photograph: bytes, caller: str) -> Job:
         """Take a photograph; on the disk when this returns.
 
-        The same instance again is the same job; a dead one is tried again.
+        The same instance again is the same job; one that was given up is tried again.
+
+        Args:
+            instance_uid: Its SOP Instance UID.
+            photograph: A DICOM file.
+            caller: Who sends it, for the audit log.
 
         Raises:
             ServiceBusyError: Too many wait.
@@ -141,14 +75,18 @@ class JobQueue:
                 self._check_room(database)
                 identifier = uuid.uuid4().hex
                 database.execute(
-                    "INSERT INTO jobs (id, instance, state, due, received, updated, photograph)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (identifier, instance, State.WAITING, now, now, now, photograph),
+                    "INSERT INTO jobs"
+                    " (id, instance, state, due, received, updated, photograph, caller)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (identifier, instance, State.WAITING, now, now, now, photograph, caller),
                 )
             else:
-                identifier = known[0]
-                if known[1] == State.DEAD:
-                    self._revive(database, identifier, now)
+                identifier, state = known
+                if state == State.DISCARDED:
+                    self._check_room(database)
+                    self._refill(database, identifier, photograph)
+                if state in (State.DEAD, State.DISCARDED):
+                    self._revive(database, identifier, now, caller)
             return self._get(database, identifier)
 
     def get(self, identifier: str) -> Job:
@@ -220,6 +158,31 @@ class JobQueue:
                 (now + seconds, now, problem, identifier),
             )
 
+    def discard_dead(self, max_age_seconds: float, max_number: int) -> int:
+        """Let go of what jobs hold that were given up long ago, or are too many.
+
+        Args:
+            max_age_seconds: Since they were given up.
+            max_number: Of those that are kept, the newest.
+
+        Returns:
+            How many were let go of.
+        """
+        with self._transaction() as database:
+            found = database.execute(
+                "SELECT id, problem, updated FROM jobs WHERE state = ? ORDER BY updated DESC",
+                (State.DEAD,),
+            ).fetchall()
+            oldest = time.time() - max_age_seconds
+            discarded = [
+                (identifier, problem)
+                for place, (identifier, problem, updated) in enumerate(found)
+                if place >= max_number or updated < oldest
+            ]
+            for identifier, problem in discarded:
+                self._end(database, identifier, State.DISCARDED, problem)
+        return len(discarded)
+
     def count(self) -> dict[State, int]:
         """How many jobs are in each state."""
         with self._transaction() as database:
@@ -255,7 +218,7 @@ class JobQueue:
     @staticmethod
     def _get(database: sqlite3.Connection, identifier: str) -> Job:
         row = database.execute(
-            "SELECT id, state, attempts, received, updated, problem FROM jobs WHERE id = ?",
+            "SELECT id, state, attempts, received, updated, problem, caller FROM jobs WHERE id = ?",
             (identifier,),
         ).fetchone()
         if row is None:
@@ -263,20 +226,27 @@ class JobQueue:
         uids = database.execute(
             "SELECT uid FROM results WHERE job = ? ORDER BY place", (identifier,)
         )
-        name, state, attempts, received, updated, problem = row
+        name, state, attempts, received, updated, problem, caller = row
         results = tuple(uid for (uid,) in uids)
-        return Job(name, State(state), attempts, received, updated, problem, results)
+        return Job(name, State(state), attempts, received, updated, problem, caller, results)
 
     @staticmethod
-    def _revive(database: sqlite3.Connection, identifier: str, now: float) -> None:
+    def _refill(database: sqlite3.Connection, identifier: str, photograph: bytes) -> None:
+        database.execute("DELETE FROM results WHERE job = ?", (identifier,))
+        database.execute(
+            "UPDATE jobs SET photograph = ?, problem = NULL WHERE id = ?", (photograph, identifier)
+        )
+
+    @staticmethod
+    def _revive(database: sqlite3.Connection, identifier: str, now: float, caller: str) -> None:
         (answered,) = database.execute(
             "SELECT count(*) FROM results WHERE job = ?", (identifier,)
         ).fetchone()
         state = State.ANSWERED if answered else State.WAITING
         database.execute(
-            "UPDATE jobs SET state = ?, attempts = 0, starts = 0, due = ?, updated = ?"
+            "UPDATE jobs SET state = ?, attempts = 0, starts = 0, due = ?, updated = ?, caller = ?"
             " WHERE id = ?",
-            (state, now, now, identifier),
+            (state, now, now, caller, identifier),
         )
 
     @staticmethod

@@ -129,7 +129,7 @@ def test_a_missing_file_is_found(tmp_path: Path) -> None:
 
 def test_an_intact_log_is_said_to_be_so(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["audit", "verify", str(tmp_path)]).output == (
-        "answers: no record\nfeedback: no record\n"
+        "answers: no record\nfeedback: no record\ncards: no record\n"
     )
     write(tmp_path, 2)
     result = CliRunner().invoke(main, ["audit", "verify", str(tmp_path)])

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from httpx2 import AsyncClient, Limits, Response
@@ -114,6 +114,29 @@ def test_it_is_not_open_to_the_network_unless_told_so(host: str) -> None:
         check_exposure(Settings(), host)
     check_exposure(Settings(authentication="off"), host)
     check_exposure(Settings(api_keys_file=Path("keys.jsonl")), host)
+
+
+def test_the_storage_scp_is_not_open_to_the_network_unless_told_so() -> None:
+    def listening(host: str = "0.0.0.0", **others: Any) -> Settings:  # noqa: S104
+        return Settings(
+            dicom_queue_dir=Path("queue"),
+            dicom_store_peer="PACS@127.0.0.1:104",
+            dicom_listen_port=11112,
+            dicom_listen_host=host,
+            **others,
+        )
+
+    tls: dict[str, Any] = {"dicom_tls_certificate": Path("a"), "dicom_tls_private_key": Path("a")}
+    for refused in (listening(), listening("::"), listening("pacs.example"), listening(**tls)):
+        with pytest.raises(AccessConfigurationError, match="DICOM_CALLING_AES"):
+            check_exposure(refused, "127.0.0.1")
+    for meant in (
+        listening("127.0.0.1"),
+        listening(dicom_calling_aes="CAMERA"),
+        listening(**tls, dicom_tls_client_ca=Path("ca")),
+        listening(dicom_listen_open=True),
+    ):
+        check_exposure(meant, "127.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

@@ -36,20 +36,57 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         (
             {
                 "dicom_queue_dir": "queue",
-                "dicom_store_url": "http://archive/dicom-web",
+                "dicom_store_url": "https://archive/dicom-web",
                 "dicom_store_peer": "ARCHIVE@host:104",
             },
             "needs one place",
         ),
-        ({"dicom_store_url": "http://archive/dicom-web"}, "need DICOM_QUEUE_DIR"),
+        ({"dicom_store_url": "https://archive/dicom-web"}, "need DICOM_QUEUE_DIR"),
         ({"dicom_listen_port": 11112}, "need DICOM_QUEUE_DIR"),
         ({"dicom_queue_dir": "queue", "dicom_store_peer": "ARCHIVE"}, "dicom_store_peer"),
-        ({"dicom_queue_dir": "queue", "dicom_store_url": "http://me:pw@archive"}, "dicom_store"),
+        ({"dicom_queue_dir": "queue", "dicom_store_url": "https://me:pw@archive"}, "without user"),
+        ({"dicom_queue_dir": "queue", "dicom_store_url": "http://archive/"}, "expected https"),
+        ({"dicom_calling_aes": "CAMERA;PACS\\X"}, "dicom_calling_aes"),
+        ({"dicom_calling_aes": "LONGER_THAN_16_CHARS"}, "dicom_calling_aes"),
+        ({"dicom_calling_aes": "CAMERA,,PACS"}, "dicom_calling_aes"),
     ],
 )
 def test_a_dicom_worker_needs_a_queue_and_one_archive(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dicom_tls_certificate": "a.crt"}, "both of DICOM_TLS_CERTIFICATE"),
+        ({"dicom_tls_client_ca": "ca.crt"}, "needs DICOM_TLS_CERTIFICATE"),
+    ],
+)
+def test_tls_of_the_storage_scp_is_whole_or_not_there(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8042/dicom-web", "https://archive/rs"])
+def test_an_archive_is_this_machine_or_encrypted_or_said_to_be_neither(url: str) -> None:
+    queue = Path("queue")
+    assert Settings(dicom_queue_dir=queue, dicom_store_url=url)
+    meant = Settings(
+        dicom_queue_dir=queue,
+        dicom_store_url="http://archive/rs",
+        dicom_store_plaintext=True,
+    )
+    assert str(meant.dicom_store_url) == "http://archive/rs"
+
+
+def test_callers_are_separated_by_commas() -> None:
+    assert Settings().dicom_callers == ()
+    assert Settings(dicom_calling_aes="CAMERA-1, PACS,OCT").dicom_callers == (
+        "CAMERA-1",
+        "PACS",
+        "OCT",
+    )
 
 
 def test_the_archives_password_is_shown_nowhere() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.interop.fhir_conformance import OPERATION_PATH
 from tests.conftest import REPOSITORY
 from tests.programs import require_program
 
@@ -19,22 +20,23 @@ NAMES = re.findall(r"- alert: (\w+)", ALERTS)
 REQUESTS = "dermhybrid_http_requests_total"
 DURATION = "dermhybrid_http_request_duration_seconds"
 PREDICT = 'job="dermhybrid", route="/predict"'
+OPERATION = f'job="dermhybrid", route="{OPERATION_PATH}"'
 MODEL = 'job="dermhybrid", instance="a", model="m", version="1"'
 EIGHT_HOURS = 480
 """In minutes, one value each."""
 
 
-def requests(good: int, failed: int, status: str = "503") -> dict[str, str]:
+def requests(good: int, failed: int, status: str = "503", route: str = PREDICT) -> dict[str, str]:
     return {
-        f'{REQUESTS}{{{PREDICT}, status="200"}}': f"0+{good}x{EIGHT_HOURS}",
-        f'{REQUESTS}{{{PREDICT}, status="{status}"}}': f"0+{failed}x{EIGHT_HOURS}",
+        f'{REQUESTS}{{{route}, status="200"}}': f"0+{good}x{EIGHT_HOURS}",
+        f'{REQUESTS}{{{route}, status="{status}"}}': f"0+{failed}x{EIGHT_HOURS}",
     }
 
 
-def durations(below: int, all_of_them: int) -> dict[str, str]:
+def durations(below: int, all_of_them: int, route: str = PREDICT) -> dict[str, str]:
     return {
-        f'{DURATION}_bucket{{{PREDICT}, le="1.0"}}': f"0+{below}x{EIGHT_HOURS}",
-        f"{DURATION}_count{{{PREDICT}}}": f"0+{all_of_them}x{EIGHT_HOURS}",
+        f'{DURATION}_bucket{{{route}, le="1.0"}}': f"0+{below}x{EIGHT_HOURS}",
+        f"{DURATION}_count{{{route}}}": f"0+{all_of_them}x{EIGHT_HOURS}",
     }
 
 
@@ -67,6 +69,9 @@ WINDOW = f"dermhybrid_class_drift_answers{{{MODEL}}}"
 QUEUE = f"dermhybrid_queue_images{{{MODEL}}}"
 INSTANCE = '{job="dermhybrid", instance="a"}'
 FAILURES = f"dermhybrid_audit_failures_total{INSTANCE}"
+DEAD = 'dermhybrid_dicom_jobs{job="dermhybrid", instance="a", state="dead"}'
+DISCARDED = f"dermhybrid_dicom_discarded_total{INSTANCE}"
+UNSTORED = 'dermhybrid_fhir_stored_total{job="dermhybrid", instance="a", outcome="failed"}'
 
 WELL = {
     **requests(1000, 5),
@@ -83,6 +88,11 @@ WELL = {
     **constant(WINDOW, 500),
     QUEUE: "0 30 2 17 0x480",
     **constant(FAILURES, 2),  # of yesterday
+    **constant(DEAD, 0),
+    **constant(DISCARDED, 3),
+    **constant(UNSTORED, 2),
+    **requests(1, 0, route=OPERATION),
+    **durations(1, 1, route=OPERATION),
     f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+1x480",
 }
 """Five failures in a thousand, one in a hundred slow: within the objectives."""
@@ -104,6 +114,9 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "DermHybridShedding": (problems("service-busy", 100), set()),
     "DermHybridClassDrift": (constant(DRIFT, 0.3), set()),
     "DermHybridNovelPictures": (decisions(30, 100), set()),
+    "DermHybridDicomDead": (constant(DEAD, 1), set()),
+    "DermHybridDicomDiscarded": ({DISCARDED: "0x400 1x80"}, set()),
+    "DermHybridFhirStoreFailing": ({UNSTORED: "0+1x480"}, set()),
     "DermHybridRefusedCallers": ({f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+20x480"}, set()),
 }
 
@@ -132,7 +145,7 @@ def run_promtool(tests: list[dict[str, Any]], folder: Path) -> str:
 
 def test_all_alerts_have_a_case() -> None:
     assert set(CASES) == set(NAMES)
-    assert len(NAMES) == len(set(NAMES)) >= 16
+    assert len(NAMES) == len(set(NAMES)) >= 19
 
 
 def test_all_is_quiet_where_all_is_well(tmp_path: Path) -> None:
@@ -143,6 +156,22 @@ def test_all_is_quiet_where_all_is_well(tmp_path: Path) -> None:
 def test_the_alert_fires_and_nothing_else_does(tmp_path: Path, name: str) -> None:
     changes, others = CASES[name]
     assert run_promtool([firing_test({**WELL, **changes}, {name, *others})], tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            requests(100, 900, route=OPERATION),
+            {"DermHybridErrorsFast", "DermHybridErrorsSlow"},
+        ),
+        (durations(100, 9000, route=OPERATION), {"DermHybridSlowFast", "DermHybridSlowSlow"}),
+    ],
+)
+def test_a_prediction_in_fhir_is_a_prediction(
+    tmp_path: Path, changes: dict[str, str], expected: set[str]
+) -> None:
+    assert run_promtool([firing_test({**WELL, **changes}, expected)], tmp_path) == ""
 
 
 def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:

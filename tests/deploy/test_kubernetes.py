@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.server import check_exposure
 from app.settings import Settings
 from tests.conftest import REPOSITORY
 
@@ -17,6 +18,18 @@ RESOURCES = [
     for name in KUSTOMIZATION["resources"]
     for document in yaml.safe_load_all((FOLDER / name).read_text(encoding="utf-8"))
 ]
+COMPONENTS = {
+    name: yaml.safe_load((FOLDER / name / "kustomization.yaml").read_text(encoding="utf-8"))
+    for name in ("fhir", "dicom")
+}
+PARTS = {
+    f"{name}/{file}": yaml.safe_load((FOLDER / name / file).read_text(encoding="utf-8"))
+    for name, component in COMPONENTS.items()
+    for file in [*component["resources"], *(patch["path"] for patch in component["patches"])]
+}
+"""Of the components, by file."""
+PATCHES = ("fhir/deployment.yaml", "dicom/deployment.yaml", "dicom/disruption.yaml")
+"""No whole resources."""
 VERSIONS = ("1.31", kubernetes_validate.latest_version())
 
 
@@ -29,6 +42,60 @@ def resource(kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("document", RESOURCES, ids=lambda document: str(document["kind"]))
 def test_kubernetes_takes_it(document: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("file", [file for file in PARTS if file not in PATCHES])
+def test_kubernetes_takes_what_a_component_adds(file: str, version: str) -> None:
+    kubernetes_validate.validate(PARTS[file], version, strict=True)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_component_has_all_its_files_and_fits(name: str) -> None:
+    component = COMPONENTS[name]
+    assert component["kind"] == "Component"
+    files = {path.name for path in (FOLDER / name).glob("*.yaml")} - {"kustomization.yaml"}
+    assert {file.split("/")[1] for file in PARTS if file.startswith(f"{name}/")} == files
+    text = (FOLDER / "kustomization.yaml").read_text(encoding="utf-8")
+    assert f"# components: [{', '.join(COMPONENTS)}]" in text
+    labels = resource("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert PARTS[f"{name}/network.yaml"]["spec"]["podSelector"]["matchLabels"] == labels
+    patched = PARTS[f"{name}/deployment.yaml"]
+    assert patched["metadata"] == resource("Deployment")["metadata"]
+    (container,) = patched["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "dermhybrid"
+
+
+def test_the_components_environment_is_one_that_the_service_starts_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in COMPONENTS:
+        pod = PARTS[f"{name}/deployment.yaml"]["spec"]["template"]["spec"]
+        for variable in pod["containers"][0]["env"]:
+            assert variable["name"].lower() in Settings.model_fields
+            monkeypatch.setenv(variable["name"], variable["value"])
+    monkeypatch.setenv("API_KEYS_FILE", "/etc/dermhybrid/keys.jsonl")
+    settings = Settings()
+    check_exposure(settings, "0.0.0.0")  # noqa: S104
+    deployment, policy = PARTS["dicom/deployment.yaml"], PARTS["dicom/network.yaml"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    assert port["containerPort"] == settings.dicom_listen_port
+    assert policy["spec"]["ingress"][0]["ports"][0]["port"] == settings.dicom_listen_port
+    service = PARTS["dicom/service.yaml"]
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert settings.dicom_queue_dir is not None
+    (mount,) = container["volumeMounts"]
+    assert settings.dicom_queue_dir.is_relative_to(mount["mountPath"])
+    (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
+    claim = PARTS["dicom/volume.yaml"]["metadata"]["name"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim
+    # One process owns a queue: never two, not for a moment.
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"]["type"] == "Recreate"
+    assert PARTS["dicom/autoscaling.yaml"]["spec"]["maxReplicas"] == 1
+    assert PARTS["dicom/disruption.yaml"]["$patch"] == "delete"
+    assert PARTS["dicom/disruption.yaml"]["metadata"] == resource("PodDisruptionBudget")["metadata"]
 
 
 def test_the_kustomization_has_all_files() -> None:

@@ -11,19 +11,26 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.api.cds import CDS_PATH
+from app.audit import CARDS_FOLDER, log_files, verify
 from app.main import create_app
 from app.settings import Settings
 from tests.fhir_peers import scripted
 
 
 @pytest.fixture(scope="module")
-def served(ruled_models: Path, fhir_server: str) -> Iterator[TestClient]:
+def audit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="module")
+def served(ruled_models: Path, fhir_server: str, audit: Path) -> Iterator[TestClient]:
     settings = Settings(
         models_dir=ruled_models,
         runtime="openvino",
         cds_hooks=True,
         public_url="https://derm.hospital.example/",
         fhir_server_url=fhir_server,
+        audit_dir=audit,
     )
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
@@ -49,10 +56,17 @@ def test_discovery_names_the_service(served: TestClient) -> None:
     assert "subject=Patient/{{context.patientId}}" in prefetch
 
 
+def card_records(audit: Path) -> list[dict[str, Any]]:
+    lines = [p.read_text().splitlines() for p in log_files(audit / CARDS_FOLDER)]
+    return [json.loads(line) for several in lines for line in several]
+
+
 def test_the_servers_newest_answer_is_found(
-    served: TestClient, lesion_png: bytes, caplog: pytest.LogCaptureFixture
+    served: TestClient, lesion_png: bytes, caplog: pytest.LogCaptureFixture, audit: Path
 ) -> None:
+    before = card_records(audit)
     assert call(served, "Zzyzx").json() == {"cards": []}
+    assert card_records(audit) == before
     for patient in ("Zzyzx", "another"):
         stored = served.post(
             "/predict",
@@ -70,7 +84,14 @@ def test_the_servers_newest_answer_is_found(
         (card,) = call(served, "Zzyzx").json()["cards"]
     assert report["conclusion"].split(".")[0] in card["detail"]
     assert card["links"][0]["url"] == "https://derm.hospital.example/"
-    logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
+    (record,) = card_records(audit)[len(before) :]
+    assert record["card"] == card["uuid"]
+    assert record["caller"] == "testclient"
+    assert record["shown"]["name"].endswith(".report")
+    assert record["shown"]["action"] in {"report", "refer", "reject"}
+    assert list(verify(audit / CARDS_FOLDER)) == []
+    logged = json.dumps([entry.__dict__ for entry in caplog.records], default=str)
+    assert "Zzyzx" not in str(record)
     assert "Zzyzx" not in logged + served.get("/metrics").text
 
 
@@ -101,6 +122,39 @@ def test_what_came_along_is_read_in_place_of_the_server(served: TestClient) -> N
         response = call(served, prefetch={"reports": nothing})
         assert response.status_code == 200
         assert response.json() == {"cards": []}
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_card_is_recorded_before_it_is_shown(
+    ruled_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, required: bool
+) -> None:
+    report = {
+        "resourceType": "DiagnosticReport",
+        "meta": {"tag": [{"system": "urn:dermhybrid:decision", "code": "refer"}]},
+        "code": {"coding": [{"system": "urn:dermhybrid:code", "code": "lesion-classification"}]},
+        "subject": {"reference": "Patient/1"},
+        "issued": "2026-01-01T00:00:00Z",
+    }
+    sent = {"reports": {"resourceType": "Bundle", "entry": [{"resource": report}]}}
+    settings = Settings(
+        models_dir=ruled_models,
+        runtime="openvino",
+        cds_hooks=True,
+        audit_dir=tmp_path,
+        audit_required=required,
+    )
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        with monkeypatch.context() as disk:
+            disk.setattr("app.audit.os.write", full)
+            shown = call(client, prefetch=sent)
+        assert "dermhybrid_audit_failures_total 1.0" in client.get("/metrics").text
+        assert shown.status_code == (503 if required else 200)
+        assert len(call(client, prefetch=sent).json()["cards"]) == 1
+    assert len(card_records(tmp_path)) == 1
 
 
 def test_no_address_of_a_caller_is_asked(ruled_models: Path) -> None:

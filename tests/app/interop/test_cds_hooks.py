@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.notice import RESEARCH_USE_NOTICE
-from app.interop.cds_hooks import make_cards
+from app.interop.cds_hooks import make_card, newest_answer
 from app.interop.fhir_bundle import make_bundle
 from app.interop.fhir_references import Context
 from tests.app.interop.test_fhir_bundle import finding
@@ -24,7 +24,9 @@ def report(day: int = 2, patient: str = "1", **changes: Any) -> dict[str, Any]:
 
 
 def card(*reports: Any, viewer: str | None = None) -> dict[str, Any]:
-    (only,) = make_cards(reports, "1", viewer)["cards"]
+    found = newest_answer(reports, "1")
+    assert found is not None
+    only = make_card(found, viewer)
     assert len(only["summary"]) < 140
     assert only["indicator"] in {"info", "warning"}
     assert only["source"]["label"]
@@ -71,7 +73,26 @@ def test_a_referred_answer_asks_for_a_specialist() -> None:
     ],
 )
 def test_what_is_no_answer_about_this_patient_is_passed_over(other: Any) -> None:
-    assert make_cards([other], "1", None) == {"cards": []}
+    assert newest_answer([other], "1") is None
+
+
+def test_an_answers_name_is_this_services_or_none() -> None:
+    found = newest_answer([report()], "1")
+    assert found is not None
+    assert found.name == report()["identifier"][0]["value"]
+    system = "urn:dermhybrid:answer"
+    others: list[Any] = [
+        None,
+        "x",
+        ["x"],
+        [{"system": system}],
+        [{"system": system, "value": "Zzyzx"}],
+        [{"system": "urn:mrn", "value": found.name}],
+    ]
+    for identifier in others:
+        unnamed = newest_answer([report(identifier=identifier)], "1")
+        assert unnamed is not None
+        assert unnamed.name is None
 
 
 def test_a_conclusion_stays_text() -> None:

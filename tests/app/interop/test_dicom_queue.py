@@ -4,13 +4,16 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
-from app.interop.dicom_queue import DATABASE_NAME, MAX_STARTS, JobQueue, State
+from app.interop.dicom_jobs import State
+from app.interop.dicom_queue import DATABASE_NAME, MAX_STARTS, JobQueue
 
+CALLER = "key:pacs"
 RESULTS = [("2.25.1", b"report"), ("2.25.2", b"heatmap")]
 
 
@@ -22,8 +25,9 @@ def queue(tmp_path: Path) -> Iterator[JobQueue]:
 
 
 def test_a_job_goes_its_way(queue: JobQueue) -> None:
-    job = queue.put("1.2.3", b"photograph")
+    job = queue.put("1.2.3", b"photograph", CALLER)
     assert (job.state, job.attempts, job.problem, job.result_uids) == ("waiting", 0, None, ())
+    assert job.caller == CALLER
     assert queue.start_next() == job
     assert queue.photograph(job.id) == b"photograph"
     queue.keep_results(job.id, RESULTS)
@@ -38,20 +42,20 @@ def test_a_job_goes_its_way(queue: JobQueue) -> None:
 
 
 def test_the_same_instance_is_the_same_job_whatever_its_state(queue: JobQueue) -> None:
-    job = queue.put("1.2.3", b"photograph")
-    assert queue.put("1.2.3", b"photograph") == job
+    job = queue.put("1.2.3", b"photograph", CALLER)
+    assert queue.put("1.2.3", b"photograph", CALLER) == job
     queue.end(job.id, State.STORED)
-    assert queue.put("1.2.3", b"photograph").state is State.STORED
+    assert queue.put("1.2.3", b"photograph", CALLER).state is State.STORED
     assert queue.start_next() is None
-    assert queue.put("1.2.4", b"photograph").id != job.id
+    assert queue.put("1.2.4", b"photograph", CALLER).id != job.id
 
 
 def test_a_failure_is_counted_and_waited_for(queue: JobQueue) -> None:
-    job = queue.put("1.2.3", b"photograph")
+    job = queue.put("1.2.3", b"photograph", CALLER)
     queue.postpone(job.id, 3600, "model-fault")
     assert queue.start_next() is None
     assert (queue.get(job.id).attempts, queue.get(job.id).problem) == (1, "model-fault")
-    other = queue.put("1.2.4", b"photograph")
+    other = queue.put("1.2.4", b"photograph", CALLER)
     assert queue.start_next() == other
     queue.postpone(job.id, 0, "model-fault")
     assert queue.get(job.id).attempts == 2
@@ -61,13 +65,13 @@ def test_a_failure_is_counted_and_waited_for(queue: JobQueue) -> None:
 def test_a_dead_job_keeps_what_it_has_until_it_is_sent_again(
     queue: JobQueue, answered: bool
 ) -> None:
-    job = queue.put("1.2.3", b"photograph")
+    job = queue.put("1.2.3", b"photograph", CALLER)
     if answered:
         queue.keep_results(job.id, RESULTS)
     queue.postpone(job.id, 0, "dicom-delivery")
     queue.end(job.id, State.DEAD, "dicom-delivery")
     assert queue.start_next() is None
-    revived = queue.put("1.2.3", b"photograph")
+    revived = queue.put("1.2.3", b"photograph", CALLER)
     assert (revived.id, revived.attempts) == (job.id, 0)
     assert revived.state is (State.ANSWERED if answered else State.WAITING)
     assert queue.start_next() == revived
@@ -75,9 +79,58 @@ def test_a_dead_job_keeps_what_it_has_until_it_is_sent_again(
     assert queue.results(job.id) == ([b"report", b"heatmap"] if answered else [])
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_dead_jobs_are_discarded_by_age_and_number(tmp_path: Path, answered: bool) -> None:
+    queue = JobQueue(tmp_path, max_waiting=9)
+    jobs = [queue.put(f"1.2.{number}", b"Roe^Jane" * 5000, CALLER) for number in range(4)]
+    for job in jobs:
+        if answered:
+            queue.keep_results(job.id, [("2.25.1", b"Roe^Jane" * 5000)])
+        queue.end(job.id, State.DEAD, "dicom-delivery")
+    assert queue.discard_dead(max_age_seconds=3600, max_number=4) == 0
+    assert queue.discard_dead(max_age_seconds=3600, max_number=3) == 1
+    assert [queue.get(job.id).state for job in jobs] == ["discarded", "dead", "dead", "dead"]
+    assert queue.discard_dead(max_age_seconds=0, max_number=3) == 3
+    assert queue.discard_dead(max_age_seconds=0, max_number=3) == 0
+    assert queue.count()[State.DISCARDED] == 4
+    assert queue.get(jobs[0].id).problem == "dicom-delivery"
+    assert queue.start_next() is None
+    again = queue.put("1.2.0", b"new photograph", "key:other")
+    assert (again.id, again.state, again.problem) == (jobs[0].id, State.WAITING, None)
+    assert (again.caller, again.result_uids) == ("key:other", ())
+    assert queue.start_next() == again
+    assert queue.photograph(again.id) == b"new photograph"
+    queue.close()
+    files = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert not any(b"Roe" in content for content in files)
+
+
+def test_a_discarded_one_needs_a_place_as_a_new_one_does(queue: JobQueue) -> None:
+    job = queue.put("1.2.9", b"photograph", CALLER)
+    queue.end(job.id, State.DEAD, "dicom-delivery")
+    queue.discard_dead(0, 0)
+    for number in range(3):
+        queue.put(f"1.2.{number}", b"photograph", CALLER)
+    with pytest.raises(ServiceBusyError):
+        queue.put("1.2.9", b"photograph", CALLER)
+    assert queue.get(job.id).state is State.DISCARDED
+
+
+def test_a_queue_from_before_callers_were_kept_goes_on(tmp_path: Path) -> None:
+    queue = JobQueue(tmp_path, max_waiting=3)
+    job = queue.put("1.2.3", b"photograph", CALLER)
+    queue.close()
+    with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as database:
+        database.execute("ALTER TABLE jobs DROP COLUMN caller")
+    queue = JobQueue(tmp_path, max_waiting=3)
+    assert queue.get(job.id).caller == ""
+    assert queue.put("1.2.4", b"photograph", CALLER).caller == CALLER
+    queue.close()
+
+
 def test_a_job_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -> None:
     queue = JobQueue(tmp_path, max_waiting=3)
-    job = queue.put("1.2.3", b"photograph")
+    job = queue.put("1.2.3", b"photograph", CALLER)
     for _ in range(MAX_STARTS):
         assert queue.start_next() is not None
         queue.close()
@@ -90,18 +143,18 @@ def test_a_job_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -> No
 
 def test_more_than_fit_are_refused_and_known_ones_are_not(queue: JobQueue) -> None:
     for number in range(3):
-        queue.put(f"1.2.{number}", b"photograph")
+        queue.put(f"1.2.{number}", b"photograph", CALLER)
     with pytest.raises(ServiceBusyError, match="3 DICOM jobs have not ended"):
-        queue.put("1.2.9", b"photograph")
-    assert queue.put("1.2.0", b"photograph").state is State.WAITING
-    queue.end(queue.put("1.2.0", b"").id, State.REFUSED, "image-corrupt")
-    assert queue.put("1.2.9", b"photograph").state is State.WAITING
+        queue.put("1.2.9", b"photograph", CALLER)
+    assert queue.put("1.2.0", b"photograph", CALLER).state is State.WAITING
+    queue.end(queue.put("1.2.0", b"", CALLER).id, State.REFUSED, "image-corrupt")
+    assert queue.put("1.2.9", b"photograph", CALLER).state is State.WAITING
 
 
 def test_what_has_ended_leaves_no_trace_of_its_content(tmp_path: Path) -> None:
     queue = JobQueue(tmp_path, max_waiting=3)
     for number, end in enumerate((State.STORED, State.REFUSED)):
-        job = queue.put(f"1.2.3.{number}", b"Roe^Jane" * 5000)
+        job = queue.put(f"1.2.3.{number}", b"Roe^Jane" * 5000, CALLER)
         queue.keep_results(job.id, [("2.25.1", b"Roe^Jane" * 5000)])
         queue.end(job.id, end)
     queue.close()
@@ -127,12 +180,12 @@ def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_takes_nothing(queue: JobQueue, tmp_path: Path) -> None:
-    job = queue.put("1.2.3", b"photograph")
+    job = queue.put("1.2.3", b"photograph", CALLER)
     other = sqlite3.connect(tmp_path / "queue" / DATABASE_NAME, timeout=0)
     queue._database.execute("PRAGMA busy_timeout=0")
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(DicomQueueError, match="nothing was taken"):
-        queue.put("1.2.4", b"photograph")
+        queue.put("1.2.4", b"photograph", CALLER)
     other.rollback()
     other.close()
     assert queue.count()[State.WAITING] == 1
