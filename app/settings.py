@@ -20,16 +20,24 @@ _ORIGINS = rf"^({_ORIGIN}( {_ORIGIN})*)?$"
 """As browsers write origins, so that they can be compared as text."""
 
 
-def _require_encryption(url: HttpUrl) -> HttpUrl:
-    if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
-        raise ValueError("expected https, or http to this machine itself")
+def _require_base(url: HttpUrl) -> HttpUrl:
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("expected an address without user, password, query and fragment")
     return url
 
 
+def _require_encryption(url: HttpUrl) -> HttpUrl:
+    if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
+        raise ValueError("expected https, or http to this machine itself")
+    return _require_base(url)
+
+
 ServerUrl = Annotated[HttpUrl, AfterValidator(_require_encryption)]
 """Of a server that patients' data are sent to, or that people are sent to."""
+
+
+CollectorUrl = Annotated[HttpUrl, AfterValidator(_require_base)]
+"""Of a server that gets nothing of patients."""
 
 
 class Settings(BaseSettings):
@@ -109,6 +117,9 @@ class Settings(BaseSettings):
         image_workers: Threads that decode uploads and draw overlays.
         viewer_frame_ancestors: Origins, separated by spaces, of the pages that may embed the
             clinician's page in a frame and talk to it; nobody may where there are none.
+        otel_exporter_otlp_endpoint: Base of the OpenTelemetry collector that gets traces; nobody
+            gets any where it is not set.
+        otel_exporter_otlp_protocol: How they are sent; there is no other way.
         log_level: Of the JSON log on standard output.
     """
 
@@ -176,6 +187,8 @@ class Settings(BaseSettings):
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
     viewer_frame_ancestors: Annotated[str, Field(pattern=_ORIGINS)] = ""
+    otel_exporter_otlp_endpoint: CollectorUrl | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

@@ -86,7 +86,8 @@ class DicomWorker:
             try:
                 job = await to_thread.run_sync(self._queue.start_next)
                 if job is not None:
-                    await self._work(job)
+                    with self._services.tracing.job("dicom job"):
+                        await self._work(job)
                 await self._count()
                 if job is not None:
                     continue

@@ -30,6 +30,7 @@ DermHybridError
 ├── QuotaExceededError            the caller has asked for more than its share
 ├── IdentityProviderUnavailableError  a token cannot be checked at present
 ├── AccessConfigurationError      who may call was not set up in a way that could be used
+├── TracingUnavailableError       spans are to be sent, and what sends them is not installed
 ├── DicomQueueError               the queue of DICOM jobs cannot be used
 ├── DicomJobNotFoundError         there is no such DICOM job
 ├── DicomDeliveryError            an archive did not take results
@@ -193,6 +194,10 @@ class IdentityProviderUnavailableError(DermHybridError):
 
 class AccessConfigurationError(DermHybridError):
     """Nobody could be told apart, or anybody could come in; the message names what to set."""
+
+
+class TracingUnavailableError(DermHybridError):
+    """Spans are to be sent, and what sends them is not installed."""
 
 
 class DicomQueueError(DermHybridError):
