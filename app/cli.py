@@ -249,7 +249,12 @@ def _load_model(settings: Settings, name: str | None) -> "Loaded":
     from app.inference.runtimes import engine_maker
 
     make_engine = engine_maker(settings.runtime, settings.model_threads)
-    registry = load_registry(settings.models_dir, settings.default_model, make_engine)
+    registry = load_registry(
+        settings.models_dir,
+        settings.default_model,
+        make_engine,
+        public_keys=settings.model_public_keys,
+    )
     return registry.default if name is None else registry.get(name)
 
 

@@ -110,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings.default_model,
         make_engine,
         shadow_name=settings.shadow_model,
+        public_keys=settings.model_public_keys,
     )
 
     @asynccontextmanager

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
             highest balanced accuracy on its test part.
         shadow_model: `name@version` that scores what the default model answers, for the metrics
             alone; it answers nobody.
+        model_public_keys: PEM file of Ed25519 public keys; what none of them has signed is not
+            served. Signatures are ignored where it is not set.
         max_image_bytes: Largest upload.
         max_image_pixels: Largest width times height, checked before decoding.
         max_overlay_side: Longest side of an overlay in pixels; it is as large as the image
@@ -128,6 +130,7 @@ class Settings(BaseSettings):
     models_dir: Path = Path("models")
     default_model: str | None = None
     shadow_model: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*@[1-9][0-9]*$")] | None = None
+    model_public_keys: Path | None = None
     max_image_bytes: Annotated[int, Field(ge=1024)] = DEFAULT_LIMITS.max_bytes
     max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
     max_overlay_side: Annotated[int, Field(ge=224, le=8192)] = MAX_PICTURE_SIDE

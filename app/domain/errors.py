@@ -37,6 +37,7 @@ DermHybridError
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
+    ├── ArtifactSignatureError
     ├── ManifestError
     └── GoldenExampleError
 ```
@@ -222,6 +223,10 @@ class ArtifactIncompleteError(ArtifactError):
 
 class ArtifactDigestError(ArtifactError):
     """A file's SHA-256 differs from the manifest's."""
+
+
+class ArtifactSignatureError(ArtifactError):
+    """Nobody whose signature counts has signed an artifact as it is, or that cannot be told."""
 
 
 class ManifestError(ArtifactError):

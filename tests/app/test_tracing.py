@@ -352,7 +352,10 @@ def test_what_does_not_fit_into_the_queue_is_counted() -> None:
         assert set(lost) == {"queue-full"}
 
 
-def test_a_collector_that_comes_back_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collector_that_comes_back_is_noticed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     lost: Counter[str] = Counter()
     with collecting() as collector:
         export = TraceExport(
