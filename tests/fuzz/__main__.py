@@ -16,7 +16,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["app", "PIL", "pydicom"]):
+DICTIONARIES = [f"pydicom.{name}" for name in ("_dicom_dict", "_private_dict", "_uid_dict", "sr")]
+
+with atheris.instrument_imports(include=["app", "PIL", "pydicom"], exclude=DICTIONARIES):
     from tests.fuzz.targets import CORPUS, TARGETS
 
 
