@@ -8,13 +8,13 @@ ENV UV_COMPILE_BYTECODE=1 \
 WORKDIR /src
 COPY pyproject.toml uv.lock ./
 # x86-64. `tensorflow-cpu` is the same code without CUDA kernels, and half the download.
-RUN uv sync --frozen --no-default-groups --group image --extra openvino --extra interop \
+RUN uv sync --frozen --no-default-groups --group image --extra openvino --extra interop --extra otel \
         --no-install-package tensorflow --no-install-project
 COPY README.md ./
 COPY docs/LICENSE ./docs/LICENSE
 COPY app ./app
 COPY training ./training
-RUN uv sync --frozen --no-default-groups --group image --extra openvino --extra interop \
+RUN uv sync --frozen --no-default-groups --group image --extra openvino --extra interop --extra otel \
         --no-install-package tensorflow --no-editable
 
 FROM python:3.11-slim-bookworm

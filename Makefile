@@ -32,7 +32,8 @@ check: sync-dev ## Lint, types, import directions, container files
 
 sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json
 	$(UV) export --preview-features sbom-export --format cyclonedx1.5 --frozen --quiet \
-		--no-default-groups --group image --extra openvino --no-emit-package tensorflow \
+		--no-default-groups --group image --extra openvino --extra interop --extra otel \
+		--no-emit-package tensorflow \
 		--output-file dist/sbom.cdx.json
 
 bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
@@ -46,7 +47,7 @@ sync-serve: $(UV)
 	$(UV) sync --frozen --inexact --no-dev --extra openvino
 
 sync-dev: $(UV)
-	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop
+	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop --extra otel
 
 $(UV):
 	$(PYTHON) -m venv .tools

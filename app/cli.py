@@ -11,7 +11,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from app.access.scopes import Scope
-from app.domain.errors import AccessConfigurationError, DermHybridError
+from app.domain.errors import (
+    AccessConfigurationError,
+    DermHybridError,
+    TracingUnavailableError,
+)
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -48,7 +52,7 @@ def serve(
     configure_logging(settings.log_level)
     try:
         server = Server(create_app(settings), settings, host, port)
-    except AccessConfigurationError as error:
+    except (AccessConfigurationError, TracingUnavailableError) as error:
         _complain(Console(stderr=True), str(error))
         raise typer.Exit(1) from error
     server.run()
@@ -245,7 +249,12 @@ def _load_model(settings: Settings, name: str | None) -> "Loaded":
     from app.inference.runtimes import engine_maker
 
     make_engine = engine_maker(settings.runtime, settings.model_threads)
-    registry = load_registry(settings.models_dir, settings.default_model, make_engine)
+    registry = load_registry(
+        settings.models_dir,
+        settings.default_model,
+        make_engine,
+        public_keys=settings.model_public_keys,
+    )
     return registry.default if name is None else registry.get(name)
 
 

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from app.access.authenticator import Authenticator
 from app.access.quota import Quota
@@ -36,7 +37,7 @@ from app.api.middleware import (
 )
 from app.api.openapi import describe_problems
 from app.audit import CARDS_FOLDER, AuditLog, AuditQueue
-from app.domain.errors import DicomSupportMissingError
+from app.domain.errors import DicomSupportMissingError, TracingUnavailableError
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.feedback import FEEDBACK_FOLDER
 from app.inference.batcher import BatchLimits
@@ -46,11 +47,22 @@ from app.inference.runtimes import engine_maker
 from app.interop.fhir_access import TokenAccess, open_fhir_server
 from app.interop.fhir_conformance import OPERATION_PATH
 from app.settings import Settings
+from app.stages import Stages
 from app.telemetry import Metrics
+from app.tracing import Tracing
 
 if TYPE_CHECKING:
     from app.api.dicom_worker import DicomWorker
     from app.interop.fhir_server import FhirServer
+    from app.trace_export import TraceExport
+
+NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +79,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         AccessConfigurationError: The callers' credentials cannot be read.
+        TracingUnavailableError: Traces are to be sent, and the extra `otel` is not installed.
     """
     metrics = Metrics()
+    export = _open_trace_export(settings, metrics)
+    tracing = Tracing() if export is None else export.tracing
     authenticator = _make_authenticator(settings)
     metrics.authentication.set(not authenticator.is_open)
     limits = BatchLimits(
@@ -96,18 +111,21 @@ def create_app(settings: Settings) -> FastAPI:
         settings.default_model,
         make_engine,
         shadow_name=settings.shadow_model,
+        public_keys=settings.model_public_keys,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         check_requirements(app)
-        fleet = Fleet(load, limits, metrics)
+        fleet = Fleet(load, limits, metrics, tracing)
         await fleet.reload()
         auditor, feedback, cards = _open_audit(settings, metrics)
         fhir_server = _open_fhir_server(settings)
         app.state.services = Services(
             fleet=fleet,
             metrics=metrics,
+            stages=Stages(metrics, tracing),
+            tracing=tracing,
             image_limits=settings.image_limits(),
             doors=tuple(set(doors.values())),
             gates=settings.gates(),
@@ -136,6 +154,8 @@ def create_app(settings: Settings) -> FastAPI:
         for opened in (auditor, feedback, cards, fhir_server):
             if opened is not None:
                 await opened.close()
+        if export is not None:
+            await asyncio.to_thread(export.close)
 
     app = FastAPI(
         title="DermHybrid",
@@ -146,6 +166,8 @@ def create_app(settings: Settings) -> FastAPI:
         # The interactive pages load scripts from a public host, which a hospital blocks.
         docs_url=None,
         redoc_url=None,
+        # FastAPI's own spans and logs hold paths, queries and messages (ADR-0026).
+        telemetry=NO_TELEMETRY,
     )
     for router in _routers(settings):
         app.include_router(router)
@@ -175,7 +197,7 @@ def create_app(settings: Settings) -> FastAPI:
         quota=quota,
         operations_port=settings.operations_port,
     )
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(Observe, metrics=metrics, tracing=tracing)
     app.add_middleware(SpeakFhir)
     app.add_middleware(SecureHeaders, encrypted=settings.tls_certificate is not None)
     return app
@@ -228,6 +250,27 @@ def _open_audit(
         Auditor(AuditQueue(answers), metrics, settings.digest(), required=required),
         Feedback(folder, AuditQueue(feedback), metrics),
         cards,
+    )
+
+
+def _open_trace_export(settings: Settings, metrics: Metrics) -> "TraceExport | None":
+    """Open the way to the collector, where there is one.
+
+    Raises:
+        TracingUnavailableError: The extra `otel` is not installed.
+    """
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    try:
+        from app.trace_export import TraceExport
+    except ImportError as error:
+        raise TracingUnavailableError(
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and the extra `otel` is not installed "
+            "(`uv sync --frozen --inexact --extra otel`)."
+        ) from error
+    return TraceExport(
+        str(settings.otel_exporter_otlp_endpoint),
+        lambda reason, number: metrics.trace_spans_lost.labels(reason).inc(number),
     )
 
 

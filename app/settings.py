@@ -61,6 +61,8 @@ class Settings(BaseSettings):
             highest balanced accuracy on its test part.
         shadow_model: `name@version` that scores what the default model answers, for the metrics
             alone; it answers nobody.
+        model_public_keys: PEM file of Ed25519 public keys; what none of them has signed is not
+            served. Signatures are ignored where it is not set.
         max_image_bytes: Largest upload.
         max_image_pixels: Largest width times height, checked before decoding.
         max_overlay_side: Longest side of an overlay in pixels; it is as large as the image
@@ -144,6 +146,9 @@ class Settings(BaseSettings):
         smart_authorization_origins: Origins, separated by spaces, of their authorization
             servers, where these are not the FHIR servers' own.
         smart_scopes: What the page asks for, beside `launch` or `launch/patient`.
+        otel_exporter_otlp_endpoint: Base of the OpenTelemetry collector that gets traces; nobody
+            gets any where it is not set.
+        otel_exporter_otlp_protocol: How they are sent; there is no other way.
         log_level: Of the JSON log on standard output.
     """
 
@@ -152,6 +157,7 @@ class Settings(BaseSettings):
     models_dir: Path = Path("models")
     default_model: str | None = None
     shadow_model: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*@[1-9][0-9]*$")] | None = None
+    model_public_keys: Path | None = None
     max_image_bytes: Annotated[int, Field(ge=1024)] = DEFAULT_LIMITS.max_bytes
     max_image_pixels: Annotated[int, Field(ge=224 * 224)] = DEFAULT_LIMITS.max_pixels
     max_overlay_side: Annotated[int, Field(ge=224, le=8192)] = MAX_PICTURE_SIDE
@@ -231,6 +237,8 @@ class Settings(BaseSettings):
         "patient/ImagingStudy.rs patient/Endpoint.r patient/DiagnosticReport.cs "
         "patient/Observation.cs patient/Device.cs patient/Provenance.cs"
     )
+    otel_exporter_otlp_endpoint: BareUrl | None = None
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Metrics, JSON logs and request ids; no patient data enters any of them.
+"""Metrics, JSON logs and the ids in them; no patient data enters any of them.
 
 Metric names follow Prometheus's conventions: prefix `dermhybrid_`, base units, labels with
 a bounded set of values (route templates, loaded models, the seven classes).
@@ -31,6 +31,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from app.answer_metrics import AnswerMetrics
 from app.domain.manifest import Manifest, Runtime
+from app.tracing import current_ids
 
 Role = Literal["serving", "shadow"]
 
@@ -102,6 +103,7 @@ class Metrics:
         dicom_jobs: DICOM jobs by state.
         dicom_failures: Failed attempts of DICOM jobs, by kind of failure.
         dicom_discarded: DICOM jobs that were given up, and whose content is gone.
+        trace_spans_lost: Spans that no collector got, by reason.
         ready: 1 while the service answers.
         authentication: 1 where callers are told apart.
     """
@@ -243,6 +245,13 @@ class Metrics:
             "DICOM jobs that were dead for too long, or too many: what they held is gone.",
             registry=self.registry,
         )
+        self.trace_spans_lost = Counter(
+            "dermhybrid_trace_spans_lost_total",
+            "Spans that no collector got: too many waited (queue-full), or it did not take them "
+            "(not-exported).",
+            ("reason",),
+            registry=self.registry,
+        )
         self.ready = Gauge(
             "dermhybrid_ready",
             "1 while every model is loaded, verified and warm.",
@@ -337,7 +346,7 @@ def configure_logging(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)
-    handler.addFilter(_add_request_id)
+    handler.addFilter(_add_ids)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -345,7 +354,9 @@ def configure_logging(level: str) -> None:
     logging.getLogger("uvicorn").setLevel(logging.INFO)
 
 
-def _add_request_id(record: logging.LogRecord) -> bool:
+def _add_ids(record: logging.LogRecord) -> bool:
     if current := request_id.get():
         record.request_id = current
+    for name, value in current_ids().items():
+        setattr(record, name, value)
     return True

@@ -57,6 +57,10 @@ TeacherOption = Annotated[
     Path | None, typer.Option(help="Artifact models/NAME/VERSION to imitate.", exists=True)
 ]
 
+SignedArgument = Annotated[
+    Path, typer.Argument(help="models/NAME/VERSION, or models/ensemble.json.", exists=True)
+]
+
 
 @app.command()
 def prepare(
@@ -426,14 +430,39 @@ def decide(
 
 @app.command()
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="models/NAME/VERSION.", exists=True)],
+    artifact: SignedArgument,
+    public_keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of the keys that it must be signed by.", envvar="MODEL_PUBLIC_KEYS"
+        ),
+    ] = None,
 ) -> None:
-    """Check an artifact's manifest, every byte of it, and its golden example."""
+    """Check an artifact's manifest, every byte of it, its golden example, and its signature."""
     with _refusals():
-        from training.export import verify as verify_artifact
+        from app.inference.signatures import read_public_keys
+        from training.sign import check
 
-        manifest = verify_artifact(artifact.resolve())
-    typer.echo(f"{artifact}: {manifest.name} version {manifest.version} is intact")
+        keys = None if public_keys is None else read_public_keys(public_keys)
+        manifest = check(artifact, keys)
+    signed = "" if keys is None else f", and signed by a key in {public_keys}"
+    typer.echo(f"{artifact}: {manifest.name} version {manifest.version} is intact{signed}")
+
+
+@app.command("sign")
+def sign_artifact(
+    artifact: SignedArgument,
+    key: Annotated[Path, typer.Option(help="PEM file of an Ed25519 private key.")],
+) -> None:
+    """Check an artifact as `verify` does, then write a signature beside its manifest."""
+    with _refusals():
+        from training.sign import read_private_key, sign
+
+        def ask() -> str:
+            return str(typer.prompt("Passphrase", hide_input=True, err=True))
+
+        signature = sign(artifact, read_private_key(key, ask))
+    typer.echo(str(signature))
 
 
 @app.command()
@@ -525,6 +554,7 @@ def _refusals() -> Iterator[None]:
     from training.combine import EnsembleError
     from training.export import ExportError
     from training.run_folder import RunError
+    from training.sign import SigningError
 
     try:
         yield
@@ -533,7 +563,15 @@ def _refusals() -> Iterator[None]:
         for problem in error.problems:
             console.print(f"  {problem}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    except (RunError, ExportError, EnsembleError, ArtifactError, ValueError, OSError) as error:
+    except (
+        RunError,
+        ExportError,
+        EnsembleError,
+        SigningError,
+        ArtifactError,
+        ValueError,
+        OSError,
+    ) as error:
         console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

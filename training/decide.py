@@ -83,7 +83,7 @@ def decide(
     scratch = Path(tempfile.mkdtemp(prefix=".decide-", dir=artifact.parent.parent))
     folder = scratch / manifest.name / output.name
     try:
-        shutil.copytree(artifact, folder, ignore=shutil.ignore_patterns(MANIFEST_NAME))
+        shutil.copytree(artifact, folder, ignore=shutil.ignore_patterns(f"{MANIFEST_NAME}*"))
         write_feature_space(space, folder / FEATURE_SPACE_NAME)
         changed = manifest.model_copy(update={"version": manifest.version + 1, "decision": rules})
         (folder / MODEL_CARD_NAME).write_text(model_card(changed), encoding="utf-8")

@@ -19,6 +19,7 @@ from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import (
     MANIFEST_NAME,
     MODEL_CARD_NAME,
+    SIGNATURE_SUFFIX,
     GoldenExample,
     InputSpec,
     Manifest,
@@ -148,11 +149,11 @@ def verify(directory: Path) -> Manifest:
 
 
 def list_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in an artifact's folder but the manifest, by its relative path."""
+    """SHA-256 of every file in an artifact's folder but manifest and signature, by its path."""
     return {
         path.relative_to(folder).as_posix(): file_sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file() and path.name not in {MANIFEST_NAME, MANIFEST_NAME + SIGNATURE_SUFFIX}
     }
 
 

@@ -24,6 +24,7 @@ from app.domain.labels import LABELS
 from app.domain.manifest import (
     MODEL_CARD_NAME,
     QUANTIZED_NAME,
+    SIGNATURE_SUFFIX,
     Change,
     GoldenExample,
     Manifest,
@@ -95,7 +96,7 @@ def quantize(
     scratch = Path(tempfile.mkdtemp(prefix=".quantize-", dir=folder.parent.parent))
     made = scratch / folder.parent.name / folder.name
     try:
-        shutil.copytree(folder, made)
+        shutil.copytree(folder, made, ignore=shutil.ignore_patterns(f"*{SIGNATURE_SUFFIX}"))
         _write_graph(made, data)
         quantized = _measure(made, manifest, data, report_progress, git_commit)
         require_quality(quantized)

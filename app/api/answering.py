@@ -25,7 +25,8 @@ from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
 from app.interop.uploads import read_any_upload
-from app.telemetry import Metrics, request_id
+from app.stages import Stages
+from app.telemetry import request_id
 
 Result = TypeVar("Result")
 
@@ -85,7 +86,7 @@ async def answer_image(
     Raises:
         DermHybridError: The image or the model cannot give an answer.
     """
-    draw = partial(_render, metrics=services.metrics, request=heatmap, render=render)
+    draw = partial(_render, stages=services.stages, request=heatmap, render=render)
     return await answer_upload(services, model, upload, question, draw)
 
 
@@ -109,7 +110,7 @@ async def answer_upload(
         DermHybridError: The image or the model cannot give an answer.
     """
     image = await run_timed(
-        services.metrics,
+        services.stages,
         model.manifest,
         "decode",
         services.image_threads,
@@ -125,11 +126,14 @@ async def answer_upload(
         uncertainty = await _ask_symmetries(model, image.model_input, prediction)
         judged = replace(judged, uncertainty=uncertainty)
     if services.auditor is not None:
-        await services.auditor.record(upload, image, judged, question.index, services.image_threads)
+        with services.tracing.part("audit"):
+            await services.auditor.record(
+                upload, image, judged, question.index, services.image_threads
+            )
     services.fleet.shadow(model, image.model_input, prediction)
     # The overlay may have megabytes: it is drawn and encoded beside the event loop.
     rendered = await run_queued(
-        services.metrics, model.manifest, services.image_threads, render, image, judged
+        services.stages, model.manifest, services.image_threads, render, image, judged
     )
     services.metrics.answers.count(model.manifest, _counted(judged))
     return rendered
@@ -158,19 +162,19 @@ def _render(
     image: Upload,
     judged: Judged,
     *,
-    metrics: Metrics,
+    stages: Stages,
     request: HeatmapRequest | None,
     render: Render,
 ) -> bytes:
     manifest = judged.model.manifest
     drawn = None
     if request is not None and not judged.rejected:
-        with metrics.time_stage("explain", manifest):
+        with stages.time("explain", manifest):
             heatmap = explain(judged.prediction, request.method, request.class_index)
             overlay = draw_overlay(image.picture, heatmap)
             check = check_heatmap(heatmap.values, image.model_input)
             drawn = heatmap, overlay, check, request.overlay_format
-    with metrics.time_stage("encode", manifest):
+    with stages.time("encode", manifest):
         return render(image, judged, drawn and _present_heatmap(judged, *drawn))
 
 

@@ -29,6 +29,7 @@ from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
 from app.domain.heatmaps import HeatmapRequest
 from app.inference.fleet import Served
+from app.tracing import IMAGE_INDEX
 
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
 
@@ -105,14 +106,15 @@ class _Lines(Response):
 
     async def _line(self, index: int, upload: UploadFile) -> bytes:
         try:
-            async with asyncio.timeout(self._seconds):
-                body = await answer_image(
-                    self._services,
-                    self._model,
-                    await upload.read(),
-                    self._heatmap,
-                    Question(tta=self._tta, index=index),
-                )
+            with self._services.tracing.part("image", {IMAGE_INDEX: index}):
+                async with asyncio.timeout(self._seconds):
+                    body = await answer_image(
+                        self._services,
+                        self._model,
+                        await upload.read(),
+                        self._heatmap,
+                        Question(tta=self._tta, index=index),
+                    )
         except TimeoutError:
             late = DeadlineExceededError(f"There was no answer within {self._seconds:g} s.")
             problem = domain_problem(late)

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from app.access.scopes import Scope
 from app.api.deps import Services, ServicesDep, read_json
 from app.api.guard import requires
+from app.api.openapi import body_schema
 from app.api.schemas import Problem
 from app.interop.cds_hooks import (
     SERVICE_ID,
@@ -24,6 +25,9 @@ CDS_PREFIX: Final = "/cds-services"
 CDS_PATH: Final = f"{CDS_PREFIX}/{SERVICE_ID}"
 MAX_CDS_BYTES: Final = 1024 * 1024
 MAX_CDS_IN_PROGRESS: Final = 16
+_JSON_OBJECT: Final[dict[str, Any]] = {
+    "content": {"application/json": {"schema": {"type": "object"}}}
+}
 
 
 async def get_hook_request(request: Request) -> HookRequest:
@@ -57,7 +61,12 @@ def make_router(viewer_url: str | None) -> APIRouter:
     """
     router = APIRouter(tags=["CDS Hooks"])
 
-    @router.get(CDS_PREFIX, summary="CDS Hooks discovery", response_class=Response)
+    @router.get(
+        CDS_PREFIX,
+        summary="CDS Hooks discovery",
+        response_class=Response,
+        responses={200: _JSON_OBJECT},
+    )
     async def discover() -> Response:
         """The services that an electronic health record may call."""
         return Response(to_json(discovery()), media_type="application/json")
@@ -70,10 +79,11 @@ def make_router(viewer_url: str | None) -> APIRouter:
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": HookRequest.model_json_schema()}},
+                "content": {"application/json": {"schema": body_schema(HookRequest)}},
             }
         },
         responses={
+            200: _JSON_OBJECT,
             412: {"model": Problem, "description": "No prefetch, and no server to ask."},
             413: {"model": Problem, "description": "Too many bytes."},
             422: {"model": Problem, "description": "No call of a patient-view."},

@@ -20,7 +20,9 @@ from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
 from app.inference.fleet import Fleet, Served
 from app.interop.uploads import DICOM_MEDIA_TYPE
+from app.stages import Stages
 from app.telemetry import Metrics
+from app.tracing import Tracing
 
 if TYPE_CHECKING:
     from app.api.card_records import CardRecorder
@@ -44,6 +46,8 @@ class Services:
     Attributes:
         fleet: The served models.
         metrics: Where measurements go.
+        stages: Measures the stages of predictions.
+        tracing: Makes spans.
         image_limits: Bounds on uploads.
         doors: Before predictions, batches of images, and calls of CDS Hooks.
         gates: Which findings about a picture reject its answer.
@@ -63,6 +67,8 @@ class Services:
 
     fleet: Fleet
     metrics: Metrics
+    stages: Stages
+    tracing: Tracing
     image_limits: ImageLimits
     doors: tuple[Admission, ...]
     gates: Gates

@@ -103,7 +103,8 @@ class DicomWorker:
             try:
                 job = await to_thread.run_sync(self._queue.start_next)
                 if job is not None:
-                    await self._work(job)
+                    with self._services.tracing.job("dicom job"):
+                        await self._work(job)
                 await self._tend()
                 if job is not None:
                     continue

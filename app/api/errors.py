@@ -43,6 +43,7 @@ from app.domain.errors import (
     RequestTooLongError,
     ServiceBusyError,
     ServiceStoppingError,
+    TracingUnavailableError,
 )
 from app.telemetry import request_id
 
@@ -80,6 +81,7 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     QuotaExceededError: HTTPStatus.TOO_MANY_REQUESTS,
     IdentityProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     AccessConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    TracingUnavailableError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ArtifactError: HTTPStatus.CONFLICT,
 }
 """A class that is not listed has its nearest ancestor's status."""

@@ -13,6 +13,7 @@ from app.access.scopes import Scope
 from app.api.admission import Admission
 from app.api.deps import ClassLabel, ServicesDep, read_json
 from app.api.guard import requires
+from app.api.openapi import body_schema
 from app.api.schemas import Problem
 from app.audit import AuditQueue
 from app.domain.errors import AuditUnavailableError
@@ -121,7 +122,7 @@ router = APIRouter(tags=["feedback"], dependencies=[requires(Scope.FEEDBACK)])
 
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
-    "content": {"application/json": {"schema": FeedbackRequest.model_json_schema()}},
+    "content": {"application/json": {"schema": body_schema(FeedbackRequest)}},
 }
 
 

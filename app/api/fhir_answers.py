@@ -149,7 +149,8 @@ async def respond_in_fhir(services: Services, bundle: bytes, *, store: bool) -> 
     response = Response(bundle, media_type=FHIR_MEDIA_TYPE, headers={"Vary": "Accept"})
     if store and services.fhir_server is not None:
         try:
-            response.headers[STORED_HEADER] = await services.fhir_server.store(bundle)
+            with services.tracing.part("store"):
+                response.headers[STORED_HEADER] = await services.fhir_server.store(bundle)
         except FhirServerError:
             services.metrics.fhir_stored.labels("failed").inc()
             raise

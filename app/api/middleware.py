@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Final
 
 import anyio
+from opentelemetry.trace import INVALID_SPAN, Span
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,8 +31,10 @@ from app.domain.errors import (
     ServiceStoppingError,
 )
 from app.telemetry import Metrics, caller, new_request_id, request_id
+from app.tracing import Tracing, describe_request
 
 REQUEST_ID_HEADER: Final = "x-request-id"
+TRACEPARENT_HEADER: Final = "traceparent"
 REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
 MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
 """Boundaries, part headers and other form fields around the image."""
@@ -46,6 +49,9 @@ SECURITY_HEADERS: Final = {
 }
 TLS_HEADERS: Final = {"strict-transport-security": "max-age=63072000"}
 
+_UNTRACED: Final = ("/health/", "/metrics")
+"""What these paths begin with is asked for by machines, again and again."""
+
 _ROUTE_KEY: Final = "dermhybrid.route"
 """The path of a request that was refused before it was routed."""
 
@@ -56,16 +62,23 @@ logger = logging.getLogger("app.access")
 
 
 class Observe:
-    """Give each request an id; count, time and log it by its route's template."""
+    """Give each request an id; count, time, trace and log it by its route's template."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+        self._app, self._metrics, self._tracing = app, metrics, tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"].startswith(_UNTRACED):
+            await self._observe(scope, receive, send, INVALID_SPAN)
+            return
+        with self._tracing.request(_headers(scope, TRACEPARENT_HEADER)) as span:
+            await self._observe(scope, receive, send, span)
+
+    async def _observe(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         identifier = new_request_id(_header(scope, REQUEST_ID_HEADER))
         token = request_id.set(identifier)
         client = scope.get("client")
@@ -98,6 +111,7 @@ class Observe:
             self._metrics.request_seconds.labels(method, route).observe(seconds)
             if PROBLEM_KEY in scope:
                 self._metrics.problems.labels(route, scope[PROBLEM_KEY]).inc()
+            describe_request(span, method, route, status, scope.get(PROBLEM_KEY))
             logger.info(
                 "request",
                 extra={
@@ -306,11 +320,12 @@ def allowed_seconds(request: Request) -> float:
     return float(request.scope[_SECONDS_KEY])
 
 
+def _headers(scope: Scope, name: str) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name.encode()]
+
+
 def _header(scope: Scope, name: str) -> str | None:
-    for key, value in scope["headers"]:
-        if key == name.encode():
-            return str(value.decode("latin-1"))
-    return None
+    return next(iter(_headers(scope, name)), None)
 
 
 def _route_template(scope: Scope) -> str:

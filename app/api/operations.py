@@ -42,6 +42,7 @@ async def ready(services: ServicesDep) -> ReadyResponse:
     "/metrics",
     summary="Prometheus metrics",
     response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     dependencies=[requires(Scope.METRICS)],
 )
 async def metrics(services: ServicesDep) -> Response:

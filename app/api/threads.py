@@ -1,19 +1,19 @@
 """Blocking work beside the event loop, with its waiting and its duration measured."""
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import TypeVar
 
 import anyio
 from anyio import to_thread
 
-from app.telemetry import Metrics, Named
+from app.stages import Asked, Stages
+from app.telemetry import Named
 
 Result = TypeVar("Result")
 
 
 async def run_queued(
-    metrics: Metrics,
+    stages: Stages,
     manifest: Named,
     threads: anyio.CapacityLimiter,
     function: Callable[..., Result],
@@ -22,7 +22,7 @@ async def run_queued(
     """Run a function in one of some threads.
 
     Args:
-        metrics: Gets the time spent waiting for a thread as stage "queue".
+        stages: Gets the time spent waiting for a thread as stage "queue".
         manifest: The model that the work is for.
         threads: How many such functions run at once.
         function: Blocks.
@@ -33,15 +33,15 @@ async def run_queued(
     """
 
     def work() -> Result:
-        metrics.observe_stage("queue", manifest, perf_counter() - asked)
+        stages.waited(manifest, asked)
         return function(*arguments)
 
-    asked = perf_counter()
+    asked = Asked.now()
     return await to_thread.run_sync(work, limiter=threads)
 
 
 async def run_timed(
-    metrics: Metrics,
+    stages: Stages,
     manifest: Named,
     stage: str,
     threads: anyio.CapacityLimiter,
@@ -51,7 +51,7 @@ async def run_timed(
     """Run a function in one of some threads, and measure it there.
 
     Args:
-        metrics: Gets the function's own time as `stage`, and what `run_queued` measures.
+        stages: Gets the function's own time as `stage`, and what `run_queued` measures.
         manifest: The model that the work is for.
         stage: Name of the work.
         threads: How many such functions run at once.
@@ -63,7 +63,7 @@ async def run_timed(
     """
 
     def work() -> Result:
-        with metrics.time_stage(stage, manifest):
+        with stages.time(stage, manifest):
             return function(*arguments)
 
-    return await run_queued(metrics, manifest, threads, work)
+    return await run_queued(stages, manifest, threads, work)

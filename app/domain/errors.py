@@ -30,12 +30,14 @@ DermHybridError
 ├── QuotaExceededError            the caller has asked for more than its share
 ├── IdentityProviderUnavailableError  a token cannot be checked at present
 ├── AccessConfigurationError      who may call was not set up in a way that could be used
+├── TracingUnavailableError       spans are to be sent, and what sends them is not installed
 ├── DicomQueueError               the queue of DICOM jobs cannot be used
 ├── DicomJobNotFoundError         there is no such DICOM job
 ├── DicomDeliveryError            an archive did not take results
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
     ├── ArtifactDigestError
+    ├── ArtifactSignatureError
     ├── ManifestError
     └── GoldenExampleError
 ```
@@ -195,6 +197,10 @@ class AccessConfigurationError(DermHybridError):
     """Nobody could be told apart, or anybody could come in; the message names what to set."""
 
 
+class TracingUnavailableError(DermHybridError):
+    """Spans are to be sent, and what sends them is not installed."""
+
+
 class DicomQueueError(DermHybridError):
     """The queue of DICOM jobs cannot be opened, read or written."""
 
@@ -217,6 +223,10 @@ class ArtifactIncompleteError(ArtifactError):
 
 class ArtifactDigestError(ArtifactError):
     """A file's SHA-256 differs from the manifest's."""
+
+
+class ArtifactSignatureError(ArtifactError):
+    """Nobody whose signature counts has signed an artifact as it is, or that cannot be told."""
 
 
 class ManifestError(ArtifactError):

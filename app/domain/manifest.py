@@ -20,6 +20,8 @@ from app.domain.rules import FEATURE_SPACE_NAME, DecisionRules
 
 MANIFEST_NAME: Final = "manifest.json"
 MODEL_CARD_NAME: Final = "MODEL_CARD.md"
+SIGNATURE_SUFFIX: Final = ".sig"
+"""Of a file beside the one that it signs (ADR-0027)."""
 GRAPH_NAME: Final = "saved_model.pb"
 QUANTIZED_NAME: Final = "openvino_int8/model.xml"
 """The 8-bit form's graph; its weights are beside it (ADR-0010)."""
@@ -275,7 +277,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
 
 
 def verify_files(directory: Path, manifest: Manifest) -> None:
-    """Check that an artifact holds exactly the bytes that its manifest lists.
+    """Check that an artifact holds exactly the bytes that its manifest lists, and a signature.
 
     Raises:
         ArtifactIncompleteError: A listed file is missing, or an unlisted one is there.
@@ -283,7 +285,7 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
     """
     present = {
         path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    } - {MANIFEST_NAME}
+    } - {MANIFEST_NAME, MANIFEST_NAME + SIGNATURE_SUFFIX}
     for name in sorted(set(manifest.files) - present):
         raise ArtifactIncompleteError(
             f"{directory / name}: missing; the manifest lists it. Restore the whole folder."

@@ -7,6 +7,7 @@ import logging
 from asyncio import gather
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import anyio
 import numpy as np
@@ -22,11 +23,20 @@ from app.inference.explain import Prediction
 from app.inference.models import LoadedModel
 from app.inference.registry import ModelRegistry
 from app.telemetry import Metrics
+from app.tracing import InLine, Tracing, in_batch, of_model, untraced
 
 logger = logging.getLogger(__name__)
 
 Load = Callable[[Mapping[str, LoadedModel]], ModelRegistry]
 """Read the models folder anew; models whose digest is known are taken over as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An image in line, (224, 224, 3) uint8, and the spans of its request."""
+
+    image: RgbImage
+    spans: InLine
 
 
 class ServedModel:
@@ -43,6 +53,7 @@ class ServedModel:
         limits: BatchLimits,
         threads: anyio.CapacityLimiter,
         metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         """Open the line; needs a running event loop.
 
@@ -51,11 +62,12 @@ class ServedModel:
             limits: Of its batches and its line.
             threads: How many model calls run at once, shared by all models.
             metrics: Where measurements go.
+            tracing: Makes spans.
         """
         self.loaded = loaded
         self.fault: str | None = None
-        self._threads, self._metrics = threads, metrics
-        self._batcher: Batcher[RgbImage, Prediction] = Batcher(self._answer, limits, self._observe)
+        self._threads, self._metrics, self._tracing = threads, metrics, tracing
+        self._batcher: Batcher[_Asked, Prediction] = Batcher(self._answer, limits, self._observe)
         self._num_users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -79,7 +91,8 @@ class ServedModel:
             ServiceStoppingError: The line was closed before the answer came.
         """
         self.check()
-        return await self._batcher.submit(image)
+        with self._tracing.in_line(of_model(self.manifest.name, self.manifest.version)) as spans:
+            return await self._batcher.submit(_Asked(image, spans))
 
     def check(self) -> None:
         """Say whether the model may answer.
@@ -125,10 +138,13 @@ class ServedModel:
         """Answer what is in line, for so long, then close it."""
         await self._batcher.close(grace_seconds)
 
-    async def _answer(self, images: list[RgbImage]) -> list[Prediction]:
-        return await to_thread.run_sync(
-            self.loaded.predict_batch, np.stack(images), limiter=self._threads
-        )
+    async def _answer(self, asked: list[_Asked]) -> list[Prediction]:
+        with in_batch([one.spans for one in asked]):
+            return await to_thread.run_sync(
+                self.loaded.predict_batch,
+                np.stack([one.image for one in asked]),
+                limiter=self._threads,
+            )
 
     def _observe(self, report: BatchReport) -> None:
         self._metrics.observe_batch(self.manifest, len(report.waited))
@@ -195,16 +211,18 @@ class Fleet:
         limits: Of each model's batches and line.
     """
 
-    def __init__(self, load: Load, limits: BatchLimits, metrics: Metrics) -> None:
+    def __init__(self, load: Load, limits: BatchLimits, metrics: Metrics, tracing: Tracing) -> None:
         """Serve nothing yet.
 
         Args:
             load: Reads the models folder.
             limits: Of each model's batches and line.
             metrics: Where measurements go.
+            tracing: Makes spans.
         """
         self.registry: ModelRegistry
-        self._load, self.limits, self._metrics = load, limits, metrics
+        self._load, self.limits = load, limits
+        self._metrics, self._tracing = metrics, tracing
         # A model call uses every core by itself.
         self._threads = anyio.CapacityLimiter(1)
         self._served: dict[str, ServedModel] = {}
@@ -232,7 +250,7 @@ class Fleet:
                     await self._warm_up(model)
             served = {
                 model.digest: self._served.get(model.digest)
-                or ServedModel(model, self.limits, self._threads, self._metrics)
+                or ServedModel(model, self.limits, self._threads, self._metrics, self._tracing)
                 for model in registry.models()
             }
             retired = [old for digest, old in self._served.items() if digest not in served]
@@ -287,7 +305,8 @@ class Fleet:
         if any(served.num_waiting for served in self._served.values()):
             self._metrics.miss_shadow(shadow.manifest, "busy")
             return
-        task = asyncio.create_task(self._score(shadow, image, answer), name="shadow")
+        with untraced():  # nobody waits for it
+            task = asyncio.create_task(self._score(shadow, image, answer), name="shadow")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from app.domain.golden import Outputs, check_golden, golden_input
 from app.domain.images import RgbImage
 from app.domain.manifest import (
+    MANIFEST_NAME,
     MODEL_CARD_NAME,
     Manifest,
     Runtime,
@@ -19,6 +20,7 @@ from app.domain.manifest import (
 from app.domain.novelty import FeatureSpace, read_feature_space
 from app.domain.rules import FEATURE_SPACE_NAME
 from app.inference.explain import Prediction, interpret
+from app.inference.signatures import PublicKeys, require_signed
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +105,22 @@ def load_model(
     directory: Path,
     make_engine: Callable[[Path], Engine],
     known: Mapping[str, LoadedModel] = MappingProxyType({}),
+    keys: PublicKeys | None = None,
 ) -> LoadedModel:
     """Verify, load and test one artifact, or verify it and take over the known one.
+
+    Args:
+        directory: `<name>/<version>/`.
+        make_engine: Loads its SavedModel.
+        known: Models by digest that are not loaded again.
+        keys: Whose signatures count; None where none is needed.
 
     Raises:
         ArtifactError: It must not be served; the message names the file.
     """
+    signed_digest = None if keys is None else keys.check(directory / MANIFEST_NAME)
     manifest, digest = read_manifest(directory)
+    require_signed(directory / MANIFEST_NAME, digest, signed_digest)
     verify_files(directory, manifest)
     if digest in known:
         return known[digest]

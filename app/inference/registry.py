@@ -1,7 +1,6 @@
 """All artifacts of a folder; one bad artifact stops the start."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,6 +9,7 @@ from app.domain.errors import ArtifactError, ModelNotFoundError
 from app.domain.manifest import MANIFEST_NAME
 from app.inference.ensembles import LoadedEnsemble, load_ensemble
 from app.inference.models import Engine, LoadedModel, load_model
+from app.inference.signatures import PublicKeys, read_public_keys, require_signed
 
 Loaded = LoadedModel | LoadedEnsemble
 """Whatever answers."""
@@ -93,6 +93,7 @@ def load_registry(
     known: Mapping[str, LoadedModel] = MappingProxyType({}),
     *,
     shadow_name: str | None = None,
+    public_keys: Path | None = None,
 ) -> ModelRegistry:
     """Load every artifact below a folder.
 
@@ -103,6 +104,7 @@ def load_registry(
         known: Models by digest that are not loaded again; their files are verified all the
             same.
         shadow_name: See `ModelRegistry`.
+        public_keys: File of the keys that everything must be signed by; None where nothing must.
 
     Returns:
         The models, each verified; each that was loaded has passed its golden example.
@@ -124,6 +126,21 @@ def load_registry(
         raise ArtifactError(
             f"{models_dir.resolve()}: holds no <name>/<version>/{MANIFEST_NAME}; set MODELS_DIR."
         )
-    models = [load_model(folder, make_engine, known) for folder in folders]
-    find = partial(load_ensemble, models_dir) if (models_dir / ENSEMBLE_NAME).exists() else None
-    return ModelRegistry(models, default_name, shadow_name, find)
+    keys = None if public_keys is None else read_public_keys(public_keys)
+    models = [load_model(folder, make_engine, known, keys) for folder in folders]
+
+    def find(served: list[LoadedModel]) -> LoadedEnsemble:
+        return _load_signed_ensemble(models_dir, served, keys)
+
+    has_ensemble = (models_dir / ENSEMBLE_NAME).exists()
+    return ModelRegistry(models, default_name, shadow_name, find if has_ensemble else None)
+
+
+def _load_signed_ensemble(
+    models_dir: Path, models: list[LoadedModel], keys: PublicKeys | None
+) -> LoadedEnsemble:
+    path = models_dir / ENSEMBLE_NAME
+    signed_digest = None if keys is None else keys.check(path)
+    ensemble = load_ensemble(models_dir, models)
+    require_signed(path, ensemble.digest, signed_digest)
+    return ensemble

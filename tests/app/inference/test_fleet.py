@@ -26,6 +26,7 @@ from app.inference.fleet import Fleet, ServedModel
 from app.inference.registry import load_registry
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.telemetry import Metrics
+from app.tracing import Tracing
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
 from tests.tiny_artifact import write_tiny_artifact
 
@@ -60,7 +61,7 @@ def with_fleet(
     async def run() -> None:
         Engine.made.clear()
         load = partial(load_registry, models, PLAIN_MODEL, Engine, shadow_name=shadow_name)
-        fleet = Fleet(load, LIMITS, metrics)
+        fleet = Fleet(load, LIMITS, metrics, Tracing())
         await fleet.reload()
         await scenario(fleet)
         await fleet.close(5.0)
