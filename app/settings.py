@@ -48,6 +48,8 @@ def _require_encryption_of_all(servers: str) -> str:
 
 
 BareUrl = Annotated[HttpUrl, AfterValidator(_require_bare)]
+"""Of a server whose encryption another rule requires, or that gets nothing of patients."""
+
 ServerUrl = Annotated[BareUrl, AfterValidator(_require_encryption)]
 """Of a server that patients' data are sent to, or that people are sent to."""
 
