@@ -139,7 +139,12 @@ def test_from_the_record_to_the_report(
 
     page.get_by_role("button", name="Write into the record").click()
     dialog = page.locator("#write")
-    for words in (RESEARCH_USE_NOTICE, "preliminary", "Mustermann", "from this chart: Left arm, 2026-01-02"):
+    for words in (
+        RESEARCH_USE_NOTICE,
+        "preliminary",
+        "Mustermann",
+        "from this chart: Left arm, 2026-01-02",
+    ):
         expect(dialog).to_contain_text(words)
     page.get_by_role("button", name="Write", exact=True).click()  # nothing was agreed to
     expect(dialog).to_be_visible()
