@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 
 VIEWER = REPOSITORY / "app" / "viewer"
 SERVED = sorted(path for path in VIEWER.rglob("*") if path.is_file())
-FILES = [path for path in SERVED if "smart" not in path.parts]
+FILES = [path for path in SERVED if path.relative_to(VIEWER).parts[0] != "smart"]
 """Of the plain page: what a launched one has more is in `test_smart.py`."""
 LANGUAGES = sorted((VIEWER / "texts").glob("*.json"))
 MAX_BYTES = 150_000

@@ -66,7 +66,9 @@ def tiff() -> bytes:
 @contextmanager
 def listening(app: ASGIApp) -> Iterator[str]:
     """An application on a port of its own; its address."""
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5
+    )
     server = uvicorn.Server(config)
     thread = Thread(target=server.run)
     thread.start()
