@@ -371,7 +371,7 @@ class PredictionResponse(AnswerSchema):
                     ],
                 },
                 "heatmap": {
-                    "model": "cnn_densenet121@1",
+                    "model": "cnn_densenet121@2",
                     "media_type": "image/png",
                     "overlay": "iVBORw0KGgoAAAANSUhEUgAA...",
                     "method": "grad-cam",

@@ -9,6 +9,8 @@ Departures from the paper: the backbone's weights come from the first version of
 it is trained, at 0.4 of the head's rate; AdamW with a cosine, averaged weights, dermoscopic
 augmentation, label smoothing, the root of the class weights, half of the loss a teacher's; most
 epochs at 128 pixels; bfloat16.
+
+Test part of protocol `lesion`, once: accuracy 0.7924, balanced accuracy 0.5682.
 """
 
 from dataclasses import replace
