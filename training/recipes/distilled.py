@@ -8,9 +8,9 @@ Departures from the paper: those of version 1 (`training.recipes.scratch`), whos
 with, and those of the light hybrid (`training.recipes.lite`) but for the frozen layers: all are
 trained, at one rate. In float32, for processors without bfloat16 are many times slower with it.
 CNN-ResNet50V2 reached 0.7171 on the test part so, taught by version 2 of the light hybrid, whose
-weights version 3 has too; it was replaced by `training.recipes.transferred`. CNN-DenseNet121 reached 0.6941,
-in bfloat16. The folders of version 1 have left the tree: `git checkout 126ded9 -- models/NAME/1` brings them
-back.
+weights version 3 has too; `training.recipes.transferred` replaced it. CNN-DenseNet121 reached
+0.6941, in bfloat16. The folders of version 1 have left the tree: `git checkout 126ded9 --
+models/NAME/1` brings them back.
 Sizes and epochs are what two hours on 2 such cores allow; CNN-DenseNet121's, an hour.
 """
 
