@@ -244,8 +244,11 @@ def cut() -> dict[str, bytes]:
     }
     found: dict[str, bytes] = {}
     for name, data in whole.items():
-        lengths = {0, 1, 127, 128, 131, 132, 133, 140, after_meta(data) - 1, after_meta(data)}
-        lengths |= {after_meta(data) + step for step in (1, 7, 8, 12, 60, 200, 400)}
-        lengths |= {len(data) * part // 7 for part in range(1, 7)} | {len(data) - 200}
-        found |= {f"{name}-{n}": data[:n] for n in sorted(lengths) if n < len(data) - 100}
+        # Named by their place, for lengths differ from process to process with the objects' UIDs.
+        meta = after_meta(data)
+        places = {str(n): n for n in (0, 1, 127, 128, 131, 132, 133, 140)}
+        places |= {f"meta{step:+d}": meta + step for step in (-1, 0, 1, 7, 8, 12, 60, 200, 400)}
+        places |= {f"{part}of7": len(data) * part // 7 for part in range(1, 7)}
+        places["end-200"] = len(data) - 200
+        found |= {f"{name}-{place}": data[:length] for place, length in places.items()}
     return found
