@@ -160,7 +160,7 @@ class Chart {
         h("ul", {}, found.images.map((image) => h("li", {}, this.#line(image)))),
         found.more && h("p", { class: "fine" }, t("images.more")),
         found.problems.map(({ kind, problem }) =>
-          h("p", { class: "fine flag" }, t("images.problem", { kind }), " ", refusalText(problem)),
+          h("p", { class: "fine flag" }, problem.kind !== "other-subject" && `${t("images.problem", { kind })} `, refusalText(problem)),
         ),
         h("button", { type: "button", class: "quiet", "data-key": "look", on: { click: () => this.#look() } }, t("images.again")),
       ],

@@ -1,7 +1,7 @@
 /* Images in a patient's chart: which there are, and the bytes of one. Knows nothing of the page. */
 
 import { Refusal } from "./settings.js";
-import { listOf, resource, resourcesOf, textOf } from "./record.js";
+import { isAbout, listOf, resource, resourcesOf, textOf } from "./record.js";
 
 const MAX_IMAGES = 60;
 const MAX_PER_SEARCH = 50;
@@ -43,7 +43,9 @@ export async function findImages(record, patient) {
       if (bundle.resourceType !== "Bundle") throw new Refusal("unreadable");
       more ||= listOf(bundle.link).some((link) => link?.relation === "next");
       const found = resourcesOf(bundle, kind).slice(0, MAX_PER_SEARCH);
-      images.push(...(await FINDERS[kind](found, record)));
+      const own = found.filter((one) => isAbout(one, patient, record.base));
+      if (own.length < found.length) problems.push({ kind, problem: new Refusal("other-subject", { kind }) });
+      images.push(...(await FINDERS[kind](own, record)));
     } catch (error) {
       problems.push({ kind, problem: error instanceof Refusal ? error : new Refusal("unreadable") });
     }

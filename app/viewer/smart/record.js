@@ -141,6 +141,12 @@ export function textOf(value, maxLength = 200) {
   return typeof value === "string" ? value.slice(0, maxLength) : "";
 }
 
+/** Whether a resource says that it is about a patient: a server may ignore what it was asked for. */
+export function isAbout(found, patient, base) {
+  const reference = textOf(found.subject?.reference, 2000).replace(/\/_history\/[^/]+$/, "");
+  return [`Patient/${patient}`, `${base}Patient/${patient}`].includes(reference);
+}
+
 /** The resources of one kind in a Bundle. */
 export function resourcesOf(bundle, kind) {
   return listOf(bundle?.entry)

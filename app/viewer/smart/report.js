@@ -7,7 +7,7 @@ import { fill, h } from "../scripts/dom.js";
 import { t, word } from "../scripts/texts.js";
 import { nameOf } from "./images.js";
 import { refusalNote } from "./notes.js";
-import { listOf, resourcesOf } from "./record.js";
+import { isAbout, listOf, resourcesOf } from "./record.js";
 import { Refusal } from "./settings.js";
 
 const TIMEOUT_MILLISECONDS = 150_000;
@@ -163,8 +163,11 @@ export class ReportWriter {
 
   async #find(bundle) {
     const identifier = listOf(parts(bundle, "DiagnosticReport")[0].identifier).find((one) => one.system === ANSWER);
-    const query = new URLSearchParams({ identifier: `${ANSWER}|${identifier.value}` });
-    const found = resourcesOf(await this.record.read(`DiagnosticReport?${query}`), "DiagnosticReport")[0];
+    const { patient } = this.context;
+    const query = new URLSearchParams({ patient, identifier: `${ANSWER}|${identifier.value}` });
+    const found = resourcesOf(await this.record.read(`DiagnosticReport?${query}`), "DiagnosticReport").find(
+      (one) => has(one.identifier, ANSWER, identifier.value, "value") && isAbout(one, patient, this.record.base),
+    );
     return found === undefined ? null : `DiagnosticReport/${found.id}`;
   }
 }

@@ -145,7 +145,14 @@ class Hostile:
     def chart(self, kind: str, *found: dict[str, Any]) -> None:
         """What a search for a kind finds."""
         entries = [
-            {"resource": {"resourceType": kind, "id": f"{kind.lower()}-{number}", **one}}
+            {
+                "resource": {
+                    "resourceType": kind,
+                    "id": f"{kind.lower()}-{number}",
+                    "subject": {"reference": "Patient/p1"},
+                    **one,
+                }
+            }
             for number, one in enumerate(found)
         ]
         self.resource(kind, {"resourceType": "Bundle", "type": "searchset", "entry": entries})

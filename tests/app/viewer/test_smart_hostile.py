@@ -199,6 +199,50 @@ def test_a_chart_of_nonsense(launched: Callable[..., Page], records: Records) ->
     expect(images.get_by_text("does not say which images")).to_have_count(2)
 
 
+def test_images_of_another_patient_are_not_shown(
+    launched: Callable[..., Page], records: Records
+) -> None:
+    of = {
+        "own": "Patient/p1",
+        "own, by address": f"{records.hostile.address}/Patient/p1",
+        "own, of a version": "Patient/p1/_history/2",
+        "another's": "Patient/p2",
+        "a longer id's": "Patient/p11",
+        "from elsewhere": f"{ELSEWHERE}/Patient/p1",
+    }
+    image = {"contentType": "image/png", "data": as_base64(LESION)}
+    found = [
+        {"content": {**image, "title": title}, "subject": {"reference": reference}}
+        for title, reference in of.items()
+    ]
+    records.hostile.chart(
+        "Media", *found, {"content": {**image, "title": "no one's"}, "subject": None}
+    )
+    page = launched()
+    expect(page.locator(".chart-images")).to_contain_text("Some of Media that the record system")
+    titles = page.locator(".chart-image .chart-image-title").all_text_contents()
+    assert sorted(titles) == sorted(title for title in of if title.startswith("own"))
+
+
+def test_the_report_of_another_answer_does_not_count_as_written(
+    launched: Callable[..., Page], records: Records
+) -> None:
+    records.hostile.media(data=as_base64(LESION))
+    records.hostile.answers["/"] = lambda: Response(HOSTILE, headers=CORS)
+    other = {"system": "urn:dermhybrid:answer", "value": "another"}
+    records.hostile.chart("DiagnosticReport", {"identifier": [other]})
+    page = launched()
+    first_image(page)
+    for times, name in ((1, "Write into the record"), (2, "Try again")):
+        page.get_by_role("button", name=name).click()
+        page.locator("#write input").check()
+        page.get_by_role("button", name="Write", exact=True).click()
+        expect(page.locator(".chart-report .state")).to_have_count(0)
+        expect(page.locator(".chart-report [role=alert]")).to_contain_text("It is not known")
+        assert records.hostile.received.count("POST /") == times
+    assert page.locator(".chart-report code").count() == 0
+
+
 def wado(address: str) -> dict[str, Any]:
     return {
         "resourceType": "Endpoint",
