@@ -29,6 +29,9 @@ _AE_TITLE = r"[!-+\--\[\]-~]{1,16}"
 _AE_TITLES = rf"^({_AE_TITLE}(, ?{_AE_TITLE})*)?$"
 
 
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
 def _require_bare(url: HttpUrl) -> HttpUrl:
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("expected an address without user, password, query and fragment")
@@ -36,7 +39,7 @@ def _require_bare(url: HttpUrl) -> HttpUrl:
 
 
 def _require_encryption(url: HttpUrl) -> HttpUrl:
-    if url.scheme != "https" and url.host not in {"localhost", "127.0.0.1", "[::1]"}:
+    if url.scheme != "https" and url.host not in _THIS_MACHINE:
         raise ValueError("expected https, or http to this machine itself")
     return url
 
@@ -119,7 +122,7 @@ class Settings(BaseSettings):
         public_url: Where people open this service, for the link of its cards; none without it.
         dicom_queue_dir: Folder of the DICOM worker's jobs; there is no worker where it is not set.
         dicom_store_url: DICOMweb service that gets the worker's results by STOW-RS.
-        dicom_store_plaintext: It may be another machine's and without encryption.
+        dicom_store_plaintext: Results may go to another machine without encryption.
         dicom_store_authorization: Value of the Authorization header there.
         dicom_store_peer: Or the application entity that gets them by C-STORE, `TITLE@HOST:PORT`.
         dicom_listen_port: Port of the Storage SCP; there is none where it is not set.
@@ -301,6 +304,13 @@ class Settings(BaseSettings):
                     f"DICOM_STORE_URL: {error}; or say that this is meant, with "
                     "DICOM_STORE_PLAINTEXT=true"
                 ) from error
+        if self.dicom_store_peer is not None and not self.dicom_store_plaintext:
+            host = self.dicom_store_peer.rpartition("@")[2].rpartition(":")[0]
+            if host not in _THIS_MACHINE:
+                raise ValueError(
+                    "DICOM_STORE_PEER: expected this machine, for C-STORE there has no TLS; or say "
+                    "that this is meant, with DICOM_STORE_PLAINTEXT=true"
+                )
         if (self.dicom_tls_certificate is None) != (self.dicom_tls_private_key is None):
             raise ValueError("set both of DICOM_TLS_CERTIFICATE and DICOM_TLS_PRIVATE_KEY, or none")
         if self.dicom_tls_client_ca is not None and self.dicom_tls_certificate is None:

@@ -82,10 +82,10 @@ class JobQueue:
                 )
             else:
                 identifier, state = known
-                if state == State.DISCARDED:
-                    self._check_room(database)
-                    self._refill(database, identifier, photograph)
                 if state in (State.DEAD, State.DISCARDED):
+                    self._check_room(database)
+                    if state == State.DISCARDED:
+                        self._refill(database, identifier, photograph)
                     self._revive(database, identifier, now, caller)
             return self._get(database, identifier)
 

@@ -1,4 +1,4 @@
-"""TLS of the Storage SCP (PS3.15, annex B.9: the BCP 195 profile), with or without client keys."""
+"""TLS of the Storage SCP, 1.2 or newer, with or without client keys."""
 
 import ssl
 from pathlib import Path

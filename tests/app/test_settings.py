@@ -44,6 +44,7 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
         ({"dicom_store_url": "https://archive/dicom-web"}, "need DICOM_QUEUE_DIR"),
         ({"dicom_listen_port": 11112}, "need DICOM_QUEUE_DIR"),
         ({"dicom_queue_dir": "queue", "dicom_store_peer": "ARCHIVE"}, "dicom_store_peer"),
+        ({"dicom_queue_dir": "queue", "dicom_store_peer": "PACS@10.0.0.5:104"}, "has no TLS"),
         ({"dicom_queue_dir": "queue", "dicom_store_url": "https://me:pw@archive"}, "without user"),
         ({"dicom_queue_dir": "queue", "dicom_store_url": "http://archive/"}, "expected https"),
         ({"dicom_calling_aes": "CAMERA;PACS\\X"}, "dicom_calling_aes"),
@@ -78,6 +79,9 @@ def test_an_archive_is_this_machine_or_encrypted_or_said_to_be_neither(url: str)
         dicom_store_plaintext=True,
     )
     assert str(meant.dicom_store_url) == "http://archive/rs"
+    peer = "PACS@10.0.0.5:104"
+    meant = Settings(dicom_queue_dir=queue, dicom_store_peer=peer, dicom_store_plaintext=True)
+    assert meant.dicom_store_peer == peer
 
 
 def test_callers_are_separated_by_commas() -> None:

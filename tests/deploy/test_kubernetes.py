@@ -84,12 +84,21 @@ def test_the_components_environment_is_one_that_the_service_starts_with(
     assert policy["spec"]["ingress"][0]["ports"][0]["port"] == settings.dicom_listen_port
     service = PARTS["dicom/service.yaml"]
     assert service["spec"]["ports"][0]["targetPort"] == port["name"]
-    assert settings.dicom_queue_dir is not None
-    (mount,) = container["volumeMounts"]
-    assert settings.dicom_queue_dir.is_relative_to(mount["mountPath"])
-    (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
-    claim = PARTS["dicom/volume.yaml"]["metadata"]["name"]
-    assert volume["persistentVolumeClaim"]["claimName"] == claim
+    assert service["spec"]["type"] == "LoadBalancer"  # cameras are outside of the cluster
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+    volumes = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in deployment["spec"]["template"]["spec"]["volumes"]
+    }
+    claims = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert claims == {
+        str(settings.dicom_queue_dir): PARTS["dicom/volume.yaml"]["metadata"]["name"],
+        str(settings.audit_dir): PARTS["dicom/audit-volume.yaml"]["metadata"]["name"],
+    }
+    # A photograph and results of its size, for every job that may be there.
+    jobs = settings.dicom_max_waiting + settings.dicom_max_dead
+    size = PARTS["dicom/volume.yaml"]["spec"]["resources"]["requests"]["storage"]
+    assert int(size.removesuffix("Gi")) * 2**30 > jobs * settings.max_image_bytes * 1.5
     # One process owns a queue: never two, not for a moment.
     assert deployment["spec"]["replicas"] == 1
     assert deployment["spec"]["strategy"]["type"] == "Recreate"

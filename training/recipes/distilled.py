@@ -2,7 +2,7 @@
 
 Commands: `python -m training fit distilled-densenet121 --data data/lesion --run RUN --teacher
 models/cnn_efficientnet_lite0/3 --initial-model models/cnn_densenet121/1`, and the same with
-`distilled-resnet50v2-attention`.
+`distilled-resnet50v2-attention`; version 2 of CNN-DenseNet121 with `--precision mixed_bfloat16`.
 
 Departures from the paper: those of version 1 (`training.recipes.scratch`), whose weights they begin
 with, and those of the light hybrid (`training.recipes.lite`) but for the frozen layers: all are

@@ -1,4 +1,4 @@
-/* Ask the record that launched the page: bounded in bytes and time, never past its own address. */
+/* Ask the record that launched the page: bounded in bytes and time, never past its own origin. */
 
 import { Refusal } from "./settings.js";
 
@@ -60,7 +60,7 @@ export class Record {
     return new Refusal("elsewhere", { origin: URL.canParse(address) ? new URL(address).origin : "?" });
   }
 
-  /* The token goes nowhere but below the address that gave it. */
+  /* The token goes nowhere but below the address that gave it, rendered pictures of the same origin apart. */
   #below(address) {
     if (!URL.canParse(address, this.base)) throw new Refusal("unreadable");
     const { href } = new URL(address, this.base);

@@ -150,7 +150,9 @@ class DermHybrid:
         Args:
             url: Of the service: https beyond this machine, for the key and the pictures.
             key: API key or access token; None where the service asks for none.
-            deadline_seconds: For a call, with all its attempts and pauses.
+            deadline_seconds: For a call, with all its attempts and pauses. No attempt begins after
+                it; one that has begun may outlast it where its answer comes in single drops, for
+                httpx bounds each read.
             attempt_seconds: For one attempt, as the service is told; it allows 120 at most.
         """
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}

@@ -105,15 +105,19 @@ def test_dead_jobs_are_discarded_by_age_and_number(tmp_path: Path, answered: boo
     assert not any(b"Roe" in content for content in files)
 
 
-def test_a_discarded_one_needs_a_place_as_a_new_one_does(queue: JobQueue) -> None:
+@pytest.mark.parametrize("state", [State.DEAD, State.DISCARDED])
+def test_one_that_was_given_up_needs_a_place_as_a_new_one_does(
+    queue: JobQueue, state: State
+) -> None:
     job = queue.put("1.2.9", b"photograph", CALLER)
     queue.end(job.id, State.DEAD, "dicom-delivery")
-    queue.discard_dead(0, 0)
+    if state is State.DISCARDED:
+        queue.discard_dead(0, 0)
     for number in range(3):
         queue.put(f"1.2.{number}", b"photograph", CALLER)
     with pytest.raises(ServiceBusyError):
         queue.put("1.2.9", b"photograph", CALLER)
-    assert queue.get(job.id).state is State.DISCARDED
+    assert queue.get(job.id).state is state
 
 
 def test_a_queue_from_before_callers_were_kept_goes_on(tmp_path: Path) -> None:
