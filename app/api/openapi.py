@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import cache
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -34,6 +35,7 @@ def describe_problems(app: FastAPI) -> None:
     """Let an application's OpenAPI document give failures their real media type and schema."""
     generate = app.openapi
 
+    @cache  # anybody may ask for it
     def openapi() -> dict[str, Any]:
         document = deepcopy(generate())  # parts of it belong to routes, and to other applications
         schemas = document["components"]["schemas"]
