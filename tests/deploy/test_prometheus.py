@@ -62,6 +62,8 @@ def prometheus(
         "RUNTIME": "openvino",
         "OPERATIONS_PORT": str(operations),
         "AUDIT_DIR": str(folder / "audit"),
+        "DICOM_QUEUE_DIR": str(folder / "queue"),
+        "DICOM_STORE_PEER": "NOBODY@127.0.0.1:1",
     }
     with (
         service(folder / "models", folder / "log", **settings) as (_, address),
