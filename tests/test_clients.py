@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from tests.dicom_photographs import make_dataset, to_bytes
 from tests.fhir_peers import scripted
 from tests.orthanc import run_orthanc
 from tests.programs import require_program
+from tests.service_process import service_process
 
 FOLDER = REPOSITORY / "docs" / "integrations"
 PAGE = (FOLDER / "clients.md").read_text(encoding="utf-8")
@@ -90,24 +90,10 @@ def served(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "DICOM_QUEUE_DIR": str(folder / "queue"),
     }
     log = folder / "log.jsonl"
-    with run_orthanc(folder) as orthanc, log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**os.environ, **settings, "DICOM_STORE_URL": orthanc.dicomweb},
-            cwd=REPOSITORY,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            address = None
-            while address is None:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-                address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
-            yield Served(address.group(), keys)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+    with run_orthanc(folder) as orthanc:
+        settings["DICOM_STORE_URL"] = orthanc.dicomweb
+        with service_process(log, settings, 60) as (_, address):
+            yield Served(address, keys)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The commands of docs/integrations/fhir.md do what the page says."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from tests.conftest import REPOSITORY
 from tests.fhir_checks import assert_valid, resources
 from tests.fhir_peers import running
 from tests.programs import require_program
+from tests.service_process import service_process
 
 PAGE = (REPOSITORY / "docs" / "integrations" / "fhir.md").read_text(encoding="utf-8")
 ASK, STORE, KEYS, HOOK = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
@@ -39,23 +38,8 @@ def service(
         "FHIR_SERVER_URL": fhir_server,
         "CDS_HOOKS": "true",
     }
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**os.environ, **settings},
-            cwd=REPOSITORY,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            address = None
-            while address is None:
-                assert process.poll() is None, log.read_text()
-                address = re.search(r"http://(127\.0\.0\.1:\d+)", log.read_text())
-            yield address.group(1)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+    with service_process(log, settings, 30) as (_, address):
+        yield address.removeprefix("http://")
 
 
 @pytest.fixture

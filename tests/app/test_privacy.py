@@ -3,12 +3,7 @@
 import base64
 import io
 import json
-import os
-import re
-import signal
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +14,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.conftest import ATTENTION_MODEL, REPOSITORY
+from tests.conftest import ATTENTION_MODEL
 from tests.dicom_photographs import jpeg_photograph, lesion, make_dataset, rle_photograph, to_bytes
+from tests.service_process import service_process
 from training.synthetic import draw_lesion
 
 MARKER = "Zzyzx-Quux"
@@ -126,23 +122,8 @@ def served(
         "LOG_LEVEL": "DEBUG",
         "MAX_IMAGE_BYTES": "2000000",
     }
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**os.environ, **settings},
-            cwd=REPOSITORY,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            address = None
-            while address is None:
-                assert process.poll() is None, log.read_text()
-                address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
-            yield address.group(), folder
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=120)
+    with service_process(log, settings, 120) as (_, address):
+        yield address, folder
 
 
 def holds_marker(data: bytes) -> bool:

@@ -1,10 +1,7 @@
 """Hostile DICOM files at every door of a real service: refused in words, and quoted nowhere."""
 
-import os
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +12,9 @@ import pytest
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE
 
-from tests.conftest import REPOSITORY
 from tests.hostile_dicom import MARKER, benign, cut, refused
 from tests.orthanc import free_port
+from tests.service_process import service_process
 
 DICOM = {"Content-Type": "application/dicom"}
 REFUSED = refused()
@@ -91,24 +88,8 @@ def served(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "DICOM_MAX_WAITING": "10000",
         "DICOM_LISTEN_PORT": str(listener_port),
     }
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**os.environ, **settings},
-            cwd=REPOSITORY,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            address = None
-            while address is None:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-                address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
-            yield Served(process, address.group(), listener_port, folder)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=120)
+    with service_process(log, settings, 120) as (process, address):
+        yield Served(process, address, listener_port, folder)
 
 
 def test_every_file_has_the_name_in_it() -> None:
