@@ -4,7 +4,11 @@ from typing import Final
 
 from training.config import Recipe
 from training.recipes.distilled import DISTILLED_DENSENET121, DISTILLED_RESNET50V2_ATTENTION
-from training.recipes.lite import LITE_EFFICIENTNET_LITE0, LITE_EFFICIENTNET_LITE0_CONTINUED
+from training.recipes.lite import (
+    LITE_EFFICIENTNET_LITE0,
+    LITE_EFFICIENTNET_LITE0_BY_IMAGE,
+    LITE_EFFICIENTNET_LITE0_CONTINUED,
+)
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
 from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATTENTION
 from training.recipes.transferred import TRANSFERRED_RESNET50V2_ATTENTION
@@ -14,6 +18,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "paper-resnet50v2-attention": PAPER_RESNET50V2_ATTENTION,
     "lite-efficientnet-lite0": LITE_EFFICIENTNET_LITE0,
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
+    "lite-efficientnet-lite0-by-image": LITE_EFFICIENTNET_LITE0_BY_IMAGE,
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,

@@ -19,6 +19,10 @@ probability of version 1 by up to 0.35.
 Test part of protocol `lesion`, once each: accuracy 0.8079 and 0.8214, balanced accuracy 0.6527 and
 0.7484. Version 1's folder has left the tree with version 2: `git checkout 25f0050 --
 models/cnn_efficientnet_lite0/1` brings it back.
+
+`fit lite-efficientnet-lite0-by-image --data data/paper` is trained and measured on the paper's
+split, in which photographs of one lesion fall into several parts. Its figure shows what such a
+split adds; its model is not served.
 """
 
 from dataclasses import replace
@@ -57,4 +61,13 @@ LITE_EFFICIENTNET_LITE0_CONTINUED: Final = replace(
         Stage(image_size=160, max_epochs=12, learning_rate=8e-4),
         Stage(image_size=224, max_epochs=3, learning_rate=3e-4),
     ),
+)
+
+LITE_EFFICIENTNET_LITE0_BY_IMAGE: Final = replace(
+    LITE_EFFICIENTNET_LITE0,
+    stages=(
+        Stage(image_size=160, max_epochs=12, learning_rate=1e-3),
+        Stage(image_size=224, max_epochs=2, learning_rate=3e-4),
+    ),
+    protocol=Protocol.PAPER,
 )
