@@ -7,6 +7,7 @@ from training.recipes.distilled import DISTILLED_DENSENET121, DISTILLED_RESNET50
 from training.recipes.lite import (
     LITE_EFFICIENTNET_LITE0,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE,
+    LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     LITE_EFFICIENTNET_LITE0_CONTINUED,
 )
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
@@ -19,6 +20,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "lite-efficientnet-lite0": LITE_EFFICIENTNET_LITE0,
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
     "lite-efficientnet-lite0-by-image": LITE_EFFICIENTNET_LITE0_BY_IMAGE,
+    "lite-efficientnet-lite0-by-image-continued": LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,

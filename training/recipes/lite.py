@@ -21,8 +21,10 @@ Test part of protocol `lesion`, once each: accuracy 0.8079 and 0.8214, balanced 
 models/cnn_efficientnet_lite0/1` brings it back.
 
 `fit lite-efficientnet-lite0-by-image --data data/paper` is trained and measured on the paper's
-split, in which photographs of one lesion fall into several parts. Its figure shows what such a
-split adds; its model is not served.
+split, in which photographs of one lesion fall into several parts; `fit
+lite-efficientnet-lite0-by-image-continued --initial-model FOLDER` goes on from there with no class
+weighed more than another. Their figures show what such a split adds; their
+models are not served.
 """
 
 from dataclasses import replace
@@ -70,4 +72,15 @@ LITE_EFFICIENTNET_LITE0_BY_IMAGE: Final = replace(
         Stage(image_size=224, max_epochs=2, learning_rate=3e-4),
     ),
     protocol=Protocol.PAPER,
+)
+
+LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED: Final = replace(
+    LITE_EFFICIENTNET_LITE0_BY_IMAGE,
+    initial_model="runs/by-image-models/cnn_efficientnet_lite0/1",
+    class_weight_exponent=0.0,
+    seed=LITE_EFFICIENTNET_LITE0_BY_IMAGE.seed + 1,
+    stages=(
+        Stage(image_size=160, max_epochs=7, learning_rate=8e-4),
+        Stage(image_size=224, max_epochs=2, learning_rate=3e-4),
+    ),
 )
