@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNTIME ?= openvino
 
-.PHONY: serve test test-image check sbom bench format sync-serve sync-dev
+.PHONY: serve test test-image check sbom bench soak format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
@@ -41,6 +41,9 @@ sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json
 
 bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
 	$(RUN) python -m tests.bench
+
+soak: sync-dev ## An hour at 70 % of the capacity: docs/soak.md (idle machine)
+	$(RUN) python -m tests.bench.soak
 
 format: sync-dev ## Format the code and mend what ruff can
 	$(RUN) ruff format .
