@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNTIME ?= openvino
 
-.PHONY: serve test check sbom bench format sync-serve sync-dev
+.PHONY: serve test test-image check sbom bench soak format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
@@ -20,6 +20,9 @@ serve: sync-serve ## Install what is locked and serve the committed models on HO
 test: sync-dev ## Install what is locked and run every test
 	$(RUN) pytest --cov --cov-report=term -n logical --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder $(PYTEST_ARGS)
+
+test-image: sync-dev ## Build the container image and run it as compose does (root; buildah, podman, runc)
+	IMAGE_TEST=1 $(RUN) pytest tests/deploy/test_image.py --log-cli-level=INFO $(PYTEST_ARGS)
 
 check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) ruff format --check .
@@ -38,6 +41,9 @@ sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json
 
 bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
 	$(RUN) python -m tests.bench
+
+soak: sync-dev ## An hour at 70 % of the capacity: docs/soak.md (idle machine)
+	$(RUN) python -m tests.bench.soak
 
 format: sync-dev ## Format the code and mend what ruff can
 	$(RUN) ruff format .

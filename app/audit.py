@@ -74,6 +74,8 @@ class AuditLog:
         Raises:
             OSError: The disk is full, or gone.
         """
+        if not records:
+            return
         end = os.fstat(self._file).st_size
         if end >= self._max_file_bytes:
             self._number += 1
@@ -217,7 +219,8 @@ def verify(directory: Path) -> Iterator[str]:
         OSError: It cannot be read.
     """
     head = read_head(directory)
-    sequence, previous, head_seen = 0, FIRST_PREVIOUS, head is None
+    sequence, previous = 0, FIRST_PREVIOUS
+    head_seen = head is None or head == (sequence, previous)
     for number, path in enumerate(log_files(directory), start=1):
         if _number(path) != number:
             yield f"{path}: file {number} is missing before it"

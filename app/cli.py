@@ -204,7 +204,7 @@ def verify_audit(
         raise typer.Exit(1)
     for folder, name in zip(folders, ("answers", "feedback", "cards"), strict=True):
         head = read_head(folder)
-        intact = head and f"intact up to record {head[0]}, hash {head[1]}"
+        intact = f"intact up to record {head[0]}, hash {head[1]}" if head and head[0] else None
         typer.echo(f"{name}: {intact or 'no record'}")
 
 

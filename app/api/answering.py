@@ -172,7 +172,7 @@ def _render(
         with stages.time("explain", manifest):
             heatmap = explain(judged.prediction, request.method, request.class_index)
             overlay = draw_overlay(image.picture, heatmap)
-            check = check_heatmap(heatmap.values, image.model_input)
+            check = check_heatmap(heatmap.values, image.model_input, image.lesion)
             drawn = heatmap, overlay, check, request.overlay_format
     with stages.time("encode", manifest):
         return render(image, judged, drawn and _present_heatmap(judged, *drawn))

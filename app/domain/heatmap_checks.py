@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
-from app.domain.lesion import find_lesion
+from app.domain.lesion import LesionMask, find_lesion
 
 MOST_AT_BORDER: Final = 0.48
 """95th percentile of `share_at_border`, measured on validation images (docs/heatmaps.md).
@@ -56,18 +56,21 @@ class HeatmapCheck:
     flags: tuple[HeatmapFlag, ...]
 
 
-def check_heatmap(values: npt.NDArray[np.float32], image: RgbImage) -> HeatmapCheck:
+def check_heatmap(
+    values: npt.NDArray[np.float32], image: RgbImage, lesion: LesionMask | None = None
+) -> HeatmapCheck:
     """Look at a map beside the picture that it explains.
 
     Args:
         values: (7, 7) float32, not negative.
         image: (224, 224, 3) uint8, what the model was given.
+        lesion: Of the image, where it was looked for before.
     """
     total = float(values.sum(dtype=np.float64))
     if total <= 0.0:
         return HeatmapCheck(None, None, (HeatmapFlag.BLANK,))
     at_border = min(1.0, max(0.0, 1.0 - float(values[1:-1, 1:-1].sum(dtype=np.float64)) / total))
-    in_lesion = share_in(values, around_lesion(image))
+    in_lesion = share_in(values, around_lesion(image, lesion))
     flags = []
     if at_border > MOST_AT_BORDER:
         flags.append(HeatmapFlag.BORDER_DOMINATED)
@@ -76,10 +79,15 @@ def check_heatmap(values: npt.NDArray[np.float32], image: RgbImage) -> HeatmapCh
     return HeatmapCheck(at_border, in_lesion, tuple(flags))
 
 
-def around_lesion(image: RgbImage) -> npt.NDArray[np.bool_]:
-    """The lesion of (224, 224, 3) uint8 with a margin: (224, 224) bool, all False without one."""
-    lesion = find_lesion(image).astype(np.uint8)
-    return np.asarray(cv2.dilate(lesion, _AROUND), np.bool_)
+def around_lesion(image: RgbImage, lesion: LesionMask | None = None) -> npt.NDArray[np.bool_]:
+    """The lesion of (224, 224, 3) uint8 with a margin: (224, 224) bool, all False without one.
+
+    Args:
+        image: What the model was given.
+        lesion: Its lesion, where it was looked for before.
+    """
+    found = find_lesion(image) if lesion is None else lesion
+    return np.asarray(cv2.dilate(found.astype(np.uint8), _AROUND), np.bool_)
 
 
 def share_in(values: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float | None:

@@ -27,19 +27,22 @@ _LEAST_OF_BEST: Final = 0.2
 _VIGNETTE_LEVEL: Final = 50
 """A dark component is the dermatoscope's black frame where a corner in it is darker."""
 
+LesionMask = npt.NDArray[np.bool_]
+"""(224, 224), all False where nothing stands out."""
+
 _across: Final = cv2.getGaussianKernel(MODEL_INPUT_SIZE, MODEL_INPUT_SIZE / 5.0)
 _CENTRALITY: Final = _across @ _across.T
 """(224, 224): how much a pixel counts, by its distance from the middle."""
 
 
-def find_lesion(image: RgbImage) -> npt.NDArray[np.bool_]:
+def find_lesion(image: RgbImage) -> LesionMask:
     """Mark the lesion's pixels.
 
     Args:
         image: (224, 224, 3) uint8, what a model is given.
 
     Returns:
-        (224, 224) bool, all False where nothing stands out.
+        The mask.
     """
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_HAIR_SIZE, _HAIR_SIZE))
     green = cv2.morphologyEx(np.ascontiguousarray(image[..., 1]), cv2.MORPH_CLOSE, element)

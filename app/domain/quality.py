@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
-from app.domain.lesion import black_frame, find_lesion
+from app.domain.lesion import LesionMask, black_frame, find_lesion
 
 
 class QualityIssue(StrEnum):
@@ -92,15 +92,18 @@ class QualityReport:
     issues: tuple[QualityIssue, ...]
 
 
-def assess_quality(model_input: RgbImage, width: int, height: int) -> QualityReport:
+def assess_quality(
+    model_input: RgbImage, width: int, height: int, lesion: LesionMask | None = None
+) -> QualityReport:
     """Measure a picture and compare it with the accepted ranges.
 
     Args:
         model_input: (224, 224, 3) uint8 sRGB, what a model is given.
         width: Of the file, in pixels.
         height: Of the file, in pixels.
+        lesion: Of the model input, where it was looked for before.
     """
-    scores = measure_quality(model_input, width, height)
+    scores = measure_quality(model_input, width, height, lesion)
     return QualityReport(scores, find_issues(scores))
 
 
@@ -183,13 +186,16 @@ _DISC: Final[Mask] = _disc
 """The inscribed circle: light falls off outside of it, in most dermatoscopes."""
 
 
-def measure_quality(model_input: RgbImage, width: int, height: int) -> dict[str, float | None]:
+def measure_quality(
+    model_input: RgbImage, width: int, height: int, lesion: LesionMask | None = None
+) -> dict[str, float | None]:
     """Score a picture.
 
     Args:
         model_input: (224, 224, 3) uint8 sRGB, what a model is given.
         width: Of the file, in pixels.
         height: Of the file, in pixels.
+        lesion: Of the model input, where it was looked for before.
 
     Returns:
         Finite numbers by name, measured outside of the dermatoscope's black frame:
@@ -220,11 +226,9 @@ def measure_quality(model_input: RgbImage, width: int, height: int) -> dict[str,
     )
     grey = np.asarray(cv2.cvtColor(model_input, cv2.COLOR_RGB2GRAY), np.uint8)
     visible = _visible(half)
-    lesion = find_lesion(model_input).astype(np.uint8) * 255
-    lesion = np.asarray(
-        cv2.resize(lesion, (_HALF, _HALF), interpolation=cv2.INTER_NEAREST), np.uint8
-    )
-    skin = _skin(visible, lesion)
+    found = (find_lesion(model_input) if lesion is None else lesion).astype(np.uint8) * 255
+    dark = np.asarray(cv2.resize(found, (_HALF, _HALF), interpolation=cv2.INTER_NEAREST), np.uint8)
+    skin = _skin(visible, dark)
     return {
         "sharpness": _sharpness(grey, visible),
         **_exposure(half, visible),
@@ -232,7 +236,7 @@ def measure_quality(model_input: RgbImage, width: int, height: int) -> dict[str,
         "shorter_side": float(min(width, height)),
         **_lesion(half, visible),
         "hair": _hair(grey, visible),
-        "ink": _ink(half, visible, lesion, skin),
+        "ink": _ink(half, visible, dark, skin),
     }
 
 

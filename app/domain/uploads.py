@@ -14,6 +14,7 @@ from app.domain.images import (
     decode_image,
     to_model_input,
 )
+from app.domain.lesion import LesionMask, find_lesion
 from app.domain.quality import QualityReport, assess_quality
 
 MAX_PICTURE_SIDE: Final = 1024
@@ -32,6 +33,7 @@ class Upload:
         height: Of the file, in pixels after orientation.
         media_type: What the bytes really were.
         quality: Whether the picture is fit to be classified.
+        lesion: Of the model input.
     """
 
     model_input: RgbImage
@@ -40,6 +42,7 @@ class Upload:
     height: int
     media_type: str
     quality: QualityReport
+    lesion: LesionMask
 
 
 def read_upload(
@@ -74,13 +77,15 @@ def to_upload(decoded: DecodedImage, max_picture_side: int = MAX_PICTURE_SIDE) -
         max_picture_side: Longest side of what is kept of it in pixels.
     """
     model_input = to_model_input(decoded.pixels)
+    lesion = find_lesion(model_input)
     return Upload(
         model_input,
         _shrink(decoded.pixels, max_picture_side),
         decoded.width,
         decoded.height,
         decoded.media_type,
-        assess_quality(model_input, decoded.width, decoded.height),
+        assess_quality(model_input, decoded.width, decoded.height, lesion),
+        lesion,
     )
 
 

@@ -269,6 +269,7 @@ class Fleet:
                 for line in served.values()
             )
             await self.self_test()
+            await self._give_memory_back()
             for old in retired:
                 task = asyncio.create_task(self._retire(old), name=f"retire {old.manifest.name}")
                 self._background.add(task)
@@ -349,7 +350,11 @@ class Fleet:
 
     async def _retire(self, old: ServedModel) -> None:
         await old.retire()
-        del old  # the last reference: its memory is to go back
+        del old  # the last reference
+        await self._give_memory_back()
+
+    async def _give_memory_back(self) -> None:
+        """What reading and compiling took, and what a retired model held."""
         await to_thread.run_sync(_give_memory_back, limiter=self._threads)
 
     async def _warm_up(self, model: LoadedModel) -> None:
@@ -360,7 +365,7 @@ class Fleet:
 
 
 def _give_memory_back() -> None:
-    """Let the system have what retired models held; glibc keeps it otherwise."""
+    """Let the system have what is not used any more; glibc keeps it otherwise."""
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

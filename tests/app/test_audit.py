@@ -137,6 +137,21 @@ def test_an_intact_log_is_said_to_be_so(tmp_path: Path) -> None:
     assert result.output.startswith("answers: intact up to record 2, hash ")
 
 
+def test_a_log_that_nobody_wrote_to_is_intact(tmp_path: Path) -> None:
+    async def open_and_close() -> None:
+        await AuditQueue(AuditLog(tmp_path, LARGE)).close()
+
+    asyncio.run(open_and_close())
+    assert read_head(tmp_path) is None
+    # What versions before this one left.
+    (tmp_path / "head.json").write_text(json.dumps({"sequence": 0, "hash": "0" * 64}))
+    assert list(verify(tmp_path)) == []
+    result = CliRunner().invoke(main, ["audit", "verify", str(tmp_path)])
+    assert (result.exit_code, result.output.splitlines()[0]) == (0, "answers: no record")
+    (tmp_path / "head.json").write_text(json.dumps({"sequence": 0, "hash": "1" * 64}))
+    assert len(list(verify(tmp_path))) == 1
+
+
 @pytest.mark.parametrize("torn", [b"{", b'{"sequence":3,"hash":"', b"\x00\xff"])
 def test_a_torn_record_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     write(tmp_path, 2)

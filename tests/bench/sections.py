@@ -37,6 +37,9 @@ PEER_CONCURRENCIES: Final = (1, 16, 32)
 OVERLOAD: Final = 3.0
 HEALTH_INTERVAL_SECONDS: Final = 0.1
 NUM_RELOADS: Final = 10
+SETTLE_SECONDS: Final = 5.0
+"""After a new version answers, the old one ends its last requests and is let go."""
+
 NUM_STOPPED: Final = 200
 _READY: Final = Call("/health/ready", b"", "")
 
@@ -258,14 +261,14 @@ def reloads(bench: Bench) -> dict[str, Any]:
         shutil.copytree(original, folder)
         with bench.project("openvino", models_dir=scratch) as server:
             call = raw_call(bench.jpeg)
-            memory, loads = [], [asyncio.run(closed_loop(server.port, call, 4, bench.seconds))]
+            loads = [asyncio.run(closed_loop(server.port, call, 4, bench.seconds))]
+            memory = [_settled_mb(server)]
             for _ in range(NUM_RELOADS):
-                memory.append(server.resident_mb())
                 folder = _next_version(folder)
                 server.process.send_signal(signal.SIGHUP)
                 loads.append(asyncio.run(closed_loop(server.port, call, 4, bench.seconds)))
                 served = _wait_for_version(server.port, int(folder.name))
-            memory.append(server.resident_mb())
+                memory.append(_settled_mb(server))
     load = _together(loads)
     return {
         "reloads": served - int(original.name),
@@ -273,6 +276,11 @@ def reloads(bench: Bench) -> dict[str, Any]:
         "growth_share": round(memory[-1] / memory[0] - 1.0, 4),
         "statuses": {str(status): len(times) for status, times in load.latencies.items()},
     }
+
+
+def _settled_mb(server: Server) -> float:
+    time.sleep(SETTLE_SECONDS)
+    return server.resident_mb()
 
 
 def _wait_for_version(port: int, version: int) -> int:

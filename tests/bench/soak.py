@@ -1,0 +1,212 @@
+"""`make soak`: an hour at 70 % of the capacity, and what latency and memory did."""
+
+import asyncio
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from matplotlib.figure import Figure
+
+from tests.bench.__main__ import FIRST_PORT, example_jpeg
+from tests.bench.client import LOST, Load, ask, closed_loop, connect
+from tests.bench.servers import Call, Server, raw_call, serve_project
+from training.fit import describe_hardware
+from training.provenance import running_code
+from training.readme import MODELS
+
+RESULTS: Final = Path("docs/results/soak.json")
+PAGE: Final = Path("docs/soak.md")
+PLOT: Final = "soak.png"
+SHARE: Final = 0.7
+CAPACITY_CALLERS: Final = 16
+CAPACITY_SECONDS: Final = 30.0
+_READY: Final = Call("/health/ready", b"", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What was measured of the requests that were sent in one interval.
+
+    Attributes:
+        statuses: Number of requests by status; 0 for a lost connection.
+        p50_ms: Median latency of those that were answered with 200, in milliseconds.
+        p99_ms: 99th percentile of the same.
+        ready_ms: Of one request to `/health/ready` at the interval's end.
+        resident_mb: Memory of the service at its end.
+        open_files: The service's file descriptors at its end.
+        threads: Its threads at its end.
+    """
+
+    statuses: dict[str, int]
+    p50_ms: float
+    p99_ms: float
+    ready_ms: float
+    resident_mb: int
+    open_files: int
+    threads: int
+
+
+def main(
+    minutes: Annotated[int, typer.Option(help="How long.", min=1)] = 60,
+    interval: Annotated[float, typer.Option(help="Seconds of each row.", min=1)] = 60.0,
+) -> None:
+    """Soak the service with the default model in OpenVINO, audit log on; write page and plot."""
+    logs, records = Path("runs/bench-logs"), Path("runs/soak-records")
+    settings = {
+        "models_dir": MODELS.resolve(),
+        "runtime": "openvino",
+        "audit_dir": records / time.strftime("%Y%m%d-%H%M%S"),
+    }
+    with serve_project(FIRST_PORT, logs / "soak.log", **settings) as server:
+        found = soak(server, raw_call(example_jpeg()), round(minutes * 60 / interval), interval)
+    results = {
+        "hardware": f"{describe_hardware()}, {platform.system()}",
+        "git_commit": running_code().git_commit,
+        **found,
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_page(results, PAGE)
+
+
+def soak(
+    server: Server,
+    call: Call,
+    num_intervals: int,
+    seconds: float,
+    warm_up: float = CAPACITY_SECONDS,
+) -> dict[str, Any]:
+    """Find the capacity, then send `SHARE` of it at a steady rate.
+
+    Args:
+        server: A running service.
+        call: What is asked.
+        num_intervals: How many intervals are measured.
+        seconds: Of each.
+        warm_up: Seconds in which the capacity is found.
+    """
+    capacity = asyncio.run(closed_loop(server.port, call, CAPACITY_CALLERS, warm_up)).throughput()
+    intervals = asyncio.run(_soak(server, call, SHARE * capacity, num_intervals, seconds))
+    return {
+        "capacity_per_second": round(capacity, 2),
+        "offered_per_second": round(SHARE * capacity, 2),
+        "interval_seconds": seconds,
+        "intervals": [asdict(interval) for interval in intervals],
+    }
+
+
+async def _soak(
+    server: Server, call: Call, rate: float, num_intervals: int, seconds: float
+) -> list[Interval]:
+    """Requests at a steady rate without a pause between intervals."""
+    loads = [Load(seconds) for _ in range(num_intervals)]
+    ends: list[tuple[float, int, int, int]] = []
+    per_interval = int(rate * seconds)
+
+    async def send(session: Any, load: Load) -> None:
+        load.add(*await ask(session, server.port, call))
+
+    async with connect() as session:
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as requests:
+            for number in range(num_intervals * per_interval):
+                due = started + number / per_interval * seconds
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                requests.create_task(send(session, loads[number // per_interval]))
+                if (number + 1) % per_interval == 0:
+                    _, ready = await ask(session, server.port, _READY)
+                    ends.append((ready, *_look_at(server)))
+    return [
+        Interval(
+            statuses={str(s): len(latencies) for s, latencies in sorted(load.latencies.items())},
+            p50_ms=round(load.quantile(0.5), 1),
+            p99_ms=round(load.quantile(0.99), 1),
+            ready_ms=round(ready * 1e3, 1),
+            resident_mb=megabytes,
+            open_files=files,
+            threads=threads,
+        )
+        for load, (ready, megabytes, files, threads) in zip(loads, ends, strict=True)
+    ]
+
+
+def _look_at(server: Server) -> tuple[int, int, int]:
+    return round(server.resident_mb()), server.process.num_fds(), server.process.num_threads()
+
+
+def write_page(results: dict[str, Any], page: Path) -> None:
+    """Write `docs/soak.md` and its plot from the JSON alone."""
+    intervals = [Interval(**interval) for interval in results["intervals"]]
+    minutes = len(intervals) * results["interval_seconds"] / 60
+    total: dict[str, int] = {}
+    for interval in intervals:
+        for status, number in interval.statuses.items():
+            total[status] = total.get(status, 0) + number
+    answered = ", ".join(f"{number:,} x {status}" for status, number in sorted(total.items()))
+    lost = total.get(str(LOST), 0)
+    quarter = max(1, len(intervals) // 4)
+    first, last = intervals[:quarter], intervals[-quarter:]
+    _draw(intervals, results["interval_seconds"], page.parent / "images" / PLOT)
+    rows = [
+        ("latency p50, ms", "p50_ms"),
+        ("latency p99, ms", "p99_ms"),
+        ("`/health/ready`, ms", "ready_ms"),
+        ("memory, MB", "resident_mb"),
+        ("open files", "open_files"),
+        ("threads", "threads"),
+    ]
+    page.write_text(
+        "\n".join(
+            [
+                "# Soak",
+                "",
+                f"Made by `make soak`: {results['hardware']}, commit `{results['git_commit']}`. "
+                f"{results['offered_per_second']:.1f} requests a second for {minutes:.0f} minutes, "
+                f"{SHARE:.0%} of the {results['capacity_per_second']:.1f} that {CAPACITY_CALLERS} "
+                "callers got straight before; one drawn JPEG of 600 x 450 pixels, the default "
+                "model in OpenVINO, heatmap and audit log included. The client is on the same "
+                "machine and takes its share of the processor.",
+                "",
+                f"Answers: {answered}; {lost} lost.",
+                "",
+                f"| median of the intervals | first {quarter} | last {quarter} |",
+                "|---|---|---|",
+                *(
+                    f"| {title} | {_median(first, name):g} | {_median(last, name):g} |"
+                    for title, name in rows
+                ),
+                "",
+                f"![Latency and memory over time](images/{PLOT})",
+                "",
+            ]
+        ),
+        encoding="utf-8",
+    )
+
+
+def _median(intervals: list[Interval], name: str) -> float:
+    values = sorted(getattr(interval, name) for interval in intervals)
+    return float(values[len(values) // 2])
+
+
+def _draw(intervals: list[Interval], seconds: float, path: Path) -> None:
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    minutes = [(number + 1) * seconds / 60 for number in range(len(intervals))]
+    for name, label in (("p50_ms", "p50"), ("p99_ms", "p99")):
+        panels[0].plot(minutes, [getattr(i, name) for i in intervals], label=label)
+    panels[0].set(xlabel="minutes", ylabel="latency, milliseconds")
+    panels[0].legend()
+    panels[1].plot(minutes, [interval.resident_mb for interval in intervals])
+    panels[1].set(xlabel="minutes", ylabel="memory, MB")
+    for axes in panels:
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    typer.run(main)

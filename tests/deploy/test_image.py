@@ -1,0 +1,168 @@
+"""The container image is built from the Dockerfile and runs under the limits of compose.
+
+`make test-image`: it takes minutes and root, so that it is not among the tests of every day.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.deploy.containers import (
+    IMAGE,
+    ProgramError,
+    build_image,
+    compose_service,
+    missing_programs,
+    podman,
+    running_container,
+)
+from tests.orthanc import free_port
+
+pytestmark = pytest.mark.skipif("IMAGE_TEST" not in os.environ, reason="make test-image")
+
+LOG = logging.getLogger(__name__)
+READY_SECONDS = 600
+NUM_REQUESTS = 32
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    assert not (missing := missing_programs()), f"apt-get install {' '.join(missing)}"
+    assert os.geteuid() == 0, "buildah and podman are run as root here"
+    begun = time.monotonic()
+    origin = build_image(tmp_path_factory.mktemp("base"))
+    LOG.info("built in %.0f s; base: %s", time.monotonic() - begun, origin)
+    return origin
+
+
+@pytest.fixture(scope="module")
+def volume(image: str) -> Iterator[str]:
+    name = podman("volume", "create")
+    yield name
+    podman("volume", "rm", "--force", name)
+
+
+@pytest.fixture(scope="module")
+def container(volume: str) -> Iterator[tuple[str, str]]:
+    """The container, ready, and its address."""
+    with ready_container(volume) as both:
+        yield both
+
+
+@contextmanager
+def ready_container(volume: str) -> Iterator[tuple[str, str]]:
+    port = free_port()
+    environment = {"OPERATIONS_PORT": str(free_port())}
+    with running_container(volume, environment, port) as name:
+        address = f"http://127.0.0.1:{port}"
+        begun = time.monotonic()
+        while not is_ready(address):
+            state = json.loads(podman("inspect", name))[0]["State"]
+            assert state["Running"], podman("logs", name)
+            assert time.monotonic() - begun < READY_SECONDS, podman("logs", name)
+            time.sleep(0.5)
+        LOG.info("ready after %.0f s", time.monotonic() - begun)
+        yield name, address
+
+
+def is_ready(address: str) -> bool:
+    try:
+        return httpx2.get(f"{address}/health/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def test_it_answers_with_the_committed_models(container: tuple[str, str]) -> None:
+    _, address = container
+    for model in httpx2.get(f"{address}/models").json()["models"]:
+        folder = REPOSITORY / "models" / model["name"] / str(model["version"])
+        manifest = (folder / "manifest.json").read_bytes()
+        assert model["digest"] == hashlib.sha256(manifest).hexdigest()
+        files = {"image": (folder / "golden_input.png").read_bytes()}
+        answer = httpx2.post(f"{address}/predict", params={"model": model["name"]}, files=files)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model"]["digest"] == model["digest"]
+
+
+def test_it_has_no_right_that_it_does_not_need(container: tuple[str, str]) -> None:
+    name, _ = container
+    lines = podman("exec", name, "cat", "/proc/1/status").splitlines()
+    status = {key: value.split() for key, value in (line.split(":", 1) for line in lines)}
+    assert "0" not in status["Uid"] + status["Gid"] + status["Groups"]
+    assert {int(status[f"Cap{kind}"][0], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    assert status["NoNewPrivs"] == ["1"]
+    assert status["Seccomp"] == ["2"]  # a filter
+
+
+@pytest.mark.parametrize("folder", ["/", "/srv", "/srv/models", "/opt/venv", "/etc", "/var/lib"])
+def test_its_root_cannot_be_written(container: tuple[str, str], folder: str) -> None:
+    name, _ = container
+    with pytest.raises(ProgramError, match="Read-only file system"):
+        podman("exec", "--user", "0", name, "touch", f"{folder}/written")
+
+
+def test_its_memory_and_processes_are_bounded(container: tuple[str, str]) -> None:
+    limits = json.loads(podman("inspect", container[0]))[0]["HostConfig"]
+    said = compose_service()
+    assert limits["Memory"] == int(said["mem_limit"].removesuffix("g")) << 30
+    assert limits["PidsLimit"] == said["pids_limit"]
+
+
+def test_its_health_check_passes(container: tuple[str, str]) -> None:
+    podman("healthcheck", "run", container[0])
+
+
+def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(volume: str) -> None:
+    picture = (REPOSITORY / "models/cnn_efficientnet_lite0/3/golden_input.png").read_bytes()
+
+    async def scenario(name: str, address: str) -> Counter[int]:
+        limits = httpx2.Limits(max_connections=NUM_REQUESTS)
+        async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=120) as client:
+            sent = [
+                asyncio.create_task(client.post("/predict", files={"image": picture}))
+                for _ in range(NUM_REQUESTS)
+            ]
+            await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(podman, "stop", name)
+            answers = await asyncio.gather(*sent)
+        return Counter(answer.status_code for answer in answers)
+
+    recorded = []
+    for _ in range(2):
+        with ready_container(volume) as (name, address):
+            statuses = asyncio.run(scenario(name, address))
+            assert set(statuses) <= {200, 503}
+            assert statuses[200]
+            assert statuses.total() == NUM_REQUESTS
+            state = json.loads(podman("inspect", name))[0]["State"]
+            assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+            recorded.append(statuses[200])
+    (records,) = [mount.split(":")[1] for mount in compose_service()["volumes"]]
+    command = ["dermhybrid", "audit", "verify", records]
+    found = podman(
+        "run",
+        "--rm",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=512:512",
+        "--volume",
+        f"{volume}:{records}",
+        "--network",
+        "host",
+        IMAGE,
+        *command,
+    )
+    (kept,) = re.findall(r"answers: intact up to record (\d+)", found)
+    assert int(kept) >= sum(recorded)
