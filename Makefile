@@ -47,7 +47,8 @@ sync-serve: $(UV)
 	$(UV) sync --frozen --inexact --no-dev --extra openvino
 
 sync-dev: $(UV)
-	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop --extra otel
+	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop --extra otel \
+		--extra ray
 
 $(UV):
 	$(PYTHON) -m venv .tools
