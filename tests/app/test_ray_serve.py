@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app import ray_serve
 from app.domain.errors import AccessConfigurationError, ArtifactError
 from app.ray_serve import NUM_OPERATIONS_PORTS, _listen, build, check_replicable
 from app.settings import Settings
@@ -63,6 +64,9 @@ def test_replicas_of_a_machine_take_one_port_each_until_there_is_none() -> None:
     assert first < ports[0] < ports[1] < first + NUM_OPERATIONS_PORTS
 
 
-def test_an_address_that_is_not_this_machines_is_an_error() -> None:
-    with pytest.raises(OSError, match="assign"):
-        _listen("192.0.2.255", 9100)
+def test_too_many_replicas_of_a_machine_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_serve, "NUM_OPERATIONS_PORTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        first = taken.getsockname()[1]
+        with pytest.raises(OSError, match="OPERATIONS_PORT: the 1 ports"):
+            _listen("127.0.0.1", first)
