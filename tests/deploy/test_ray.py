@@ -197,16 +197,20 @@ def test_each_replica_keeps_a_chain_of_its_own(service: Service) -> None:
 
 @pytest.mark.slow
 def test_new_models_take_over_and_no_request_is_lost(
-    service: Service, own_models: Path, lesion_png: bytes
+    service: Service, tiny_models: Path, own_models: Path, lesion_png: bytes
 ) -> None:
+    service.deploy(tiny_models)  # nothing new, unless another test has deployed other models
+    service.await_version(PLAIN_MODEL, 2)
     write_tiny_artifact(own_models, PLAIN_MODEL, version=3, seed=9)
+
+    path = f"/predict?heatmap=false&model={PLAIN_MODEL}"
 
     async def scenario() -> tuple[Counter[int], Counter[int]]:
         statuses, versions, done = Counter[int](), Counter[int](), asyncio.Event()
 
         async def ask() -> None:
             while not done.is_set():
-                answer = await client.post("/predict?heatmap=false", files={"image": lesion_png})
+                answer = await client.post(path, files={"image": lesion_png})
                 statuses[answer.status_code] += 1
                 if answer.status_code == 200:
                     versions[answer.json()["model"]["version"]] += 1
@@ -215,13 +219,11 @@ def test_new_models_take_over_and_no_request_is_lost(
             asking = [asyncio.create_task(ask()) for _ in range(4)]
             await asyncio.to_thread(service.deploy, own_models)
             for _ in range(10 * START_SECONDS):
-                recent = versions.total()
                 await asyncio.sleep(0.1)
                 if versions[3] and not await asyncio.to_thread(_serves, service, 2):
                     break
             done.set()
             await asyncio.gather(*asking)
-            assert recent < versions.total()
         return statuses, versions
 
     statuses, versions = asyncio.run(scenario())

@@ -39,11 +39,11 @@ def test_models_that_are_more_fewer_or_others_are_named(own_models: Path) -> Non
             require_release(load_registry(own_models, None, TensorFlowEngine), release)
         return str(error.value).partition("deployed with: ")[2].partition(" differ")[0]
 
-    write_tiny_artifact(own_models, PLAIN_MODEL, version=3, seed=9)
+    more = write_tiny_artifact(own_models, PLAIN_MODEL, version=3, seed=9)
     assert refused() == f"{PLAIN_MODEL}@3"
-    shutil.rmtree(own_models / PLAIN_MODEL)
-    assert refused() == f"{PLAIN_MODEL}@1, {PLAIN_MODEL}@2"
-    write_tiny_artifact(own_models, PLAIN_MODEL, version=1, seed=1)
+    shutil.rmtree(more)
+    shutil.rmtree(own_models / PLAIN_MODEL / "2")
+    assert refused() == f"{PLAIN_MODEL}@2"
     write_tiny_artifact(own_models, PLAIN_MODEL, version=2, seed=8)
     assert refused() == f"{PLAIN_MODEL}@2"
 
