@@ -81,20 +81,25 @@ class Service:
 
     def answered(self) -> dict[int, int]:
         """Predictions that each replica has answered, by its port for operators."""
+        pattern = r'http_requests_total\{method="POST",route="/predict",status="200"\} (\d+)'
+        found = {port: re.search(pattern, text) for port, text in self.metrics().items()}
+        return {port: int(match.group(1)) if match else 0 for port, match in found.items()}
+
+    def serves(self, model: str, version: int) -> bool:
+        """Whether any replica has a version of a model as its newest."""
+        pattern = rf'model_info\{{.*model="{model}".*version="(\d+)"'
+        found = [re.findall(pattern, text) for text in self.metrics().values()]
+        return any(max(map(int, shown), default=0) == version for shown in found)
+
+    def metrics(self) -> dict[int, str]:
+        """What each replica measures, by its port for operators."""
         host = self.address.rpartition(":")[0]
-        counts = {}
+        texts = {}
         with httpx2.Client(timeout=30) as client:
             for port in range(OPERATIONS_PORT, OPERATIONS_PORT + NUM_OPERATIONS_PORTS):
-                try:
-                    metrics = client.get(f"http://{host}:{port}/metrics").text
-                except httpx2.TransportError:
-                    continue
-                found = re.search(
-                    r'http_requests_total\{method="POST",route="/predict",status="200"\} (\d+)',
-                    metrics,
-                )
-                counts[port] = int(found.group(1)) if found else 0
-        return counts
+                with suppress(httpx2.TransportError):  # nobody has it, or leaves it
+                    texts[port] = client.get(f"http://{host}:{port}/metrics").text
+        return texts
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +225,7 @@ def test_new_models_take_over_and_no_request_is_lost(
             await asyncio.to_thread(service.deploy, own_models)
             for _ in range(10 * START_SECONDS):
                 await asyncio.sleep(0.1)
-                if versions[3] and not await asyncio.to_thread(_serves, service, 2):
+                if versions[3] and not await asyncio.to_thread(service.serves, PLAIN_MODEL, 2):
                     break
             done.set()
             await asyncio.gather(*asking)
@@ -230,18 +235,6 @@ def test_new_models_take_over_and_no_request_is_lost(
     assert set(statuses) == {200}, statuses
     assert versions[2] > 0
     assert versions[3] > 0
-
-
-def _serves(service: Service, version: int) -> bool:
-    """Whether any replica still serves a version of the plain model as its newest."""
-    host = service.address.rpartition(":")[0]
-    with httpx2.Client(timeout=30) as client:
-        for port in service.answered():
-            metrics = client.get(f"http://{host}:{port}/metrics").text
-            shown = re.findall(rf'model_info\{{.*model="{PLAIN_MODEL}".*version="(\d+)"', metrics)
-            if max(map(int, shown), default=0) == version:
-                return True
-    return False
 
 
 @pytest.mark.slow
