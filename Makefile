@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNTIME ?= openvino
 
-.PHONY: serve test test-image check sbom bench soak format sync-serve sync-dev
+.PHONY: serve test test-image test-ray check sbom bench soak format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
@@ -23,6 +23,9 @@ test: sync-dev ## Install what is locked and run every test
 
 test-image: sync-dev ## Build the container image and run it as compose does (root; buildah, podman, runc)
 	IMAGE_TEST=1 $(RUN) pytest tests/deploy/test_image.py --log-cli-level=INFO $(PYTEST_ARGS)
+
+test-ray: sync-dev ## Two replicas on a Ray of their own beside one process (idle machine)
+	RAY_TEST=1 $(RUN) pytest tests/deploy/test_ray.py $(PYTEST_ARGS)
 
 check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) ruff format --check .
@@ -53,7 +56,8 @@ sync-serve: $(UV)
 	$(UV) sync --frozen --inexact --no-dev --extra openvino
 
 sync-dev: $(UV)
-	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop --extra otel
+	$(UV) sync --frozen --inexact --extra training --extra openvino --extra interop --extra otel \
+		--extra ray
 
 $(UV):
 	$(PYTHON) -m venv .tools

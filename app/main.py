@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -42,7 +43,9 @@ from app.domain.notice import RESEARCH_USE_NOTICE
 from app.feedback import FEEDBACK_FOLDER
 from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
-from app.inference.registry import load_registry
+from app.inference.models import Engine, LoadedModel
+from app.inference.registry import ModelRegistry, load_registry
+from app.inference.release import Release, require_release
 from app.inference.runtimes import engine_maker
 from app.interop.fhir_access import TokenAccess, open_fhir_server
 from app.interop.fhir_conformance import OPERATION_PATH
@@ -67,11 +70,13 @@ NO_TELEMETRY: Final[TelemetryConfig] = {
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, release: Release | None = None) -> FastAPI:
     """Make the service.
 
     Args:
         settings: All of its configuration.
+        release: The models that it may serve, where it is one of several replicas that callers
+            cannot choose among; there is no `/feedback` then, for the answer may be another's.
 
     Returns:
         An ASGI application. Its start-up loads and verifies every model and raises
@@ -105,21 +110,15 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.dicom_queue_dir is not None:
         doors["/dicom/studies"] = Admission(settings.max_batches_in_progress)
     make_engine = engine_maker(settings.runtime, settings.model_threads)
-    load = partial(
-        load_registry,
-        settings.models_dir,
-        settings.default_model,
-        make_engine,
-        shadow_name=settings.shadow_model,
-        public_keys=settings.model_public_keys,
-    )
+    load = partial(_load, settings, release, make_engine)
+    has_feedback = settings.audit_dir is not None and release is None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         check_requirements(app)
         fleet = Fleet(load, limits, metrics, tracing)
         await fleet.reload()
-        auditor, feedback, cards = _open_audit(settings, metrics)
+        auditor, feedback, cards = _open_audit(settings, metrics, has_feedback=has_feedback)
         fhir_server = _open_fhir_server(settings)
         app.state.services = Services(
             fleet=fleet,
@@ -169,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
         # FastAPI's own spans and logs hold paths, queries and messages (ADR-0026).
         telemetry=NO_TELEMETRY,
     )
-    for router in _routers(settings):
+    for router in _routers(settings, has_feedback=has_feedback):
         app.include_router(router)
     install_error_handlers(app)
     describe_problems(app)
@@ -203,6 +202,26 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _load(
+    settings: Settings,
+    release: Release | None,
+    make_engine: Callable[[Path], Engine],
+    known: Mapping[str, LoadedModel],
+) -> ModelRegistry:
+    """Read the models folder; where the release is fixed, only as that."""
+    registry = load_registry(
+        settings.models_dir,
+        settings.default_model,
+        make_engine,
+        known,
+        shadow_name=settings.shadow_model,
+        public_keys=settings.model_public_keys,
+    )
+    if release is not None:
+        require_release(registry, release)
+    return registry
+
+
 def _make_authenticator(settings: Settings) -> Authenticator:
     tokens = None
     if settings.oauth_issuer and settings.oauth_audience and settings.oauth_jwks:
@@ -216,10 +235,10 @@ def _make_authenticator(settings: Settings) -> Authenticator:
     return authenticator
 
 
-def _viewer_settings(settings: Settings) -> viewer.ViewerSettings:
+def _viewer_settings(settings: Settings, *, has_feedback: bool) -> viewer.ViewerSettings:
     return viewer.ViewerSettings(
         embedders=settings.viewer_frame_ancestors.split(),
-        feedback=settings.audit_dir is not None,
+        feedback=has_feedback,
         authentication=settings.has_credentials,
         max_image_bytes=settings.max_image_bytes,
     )
@@ -235,20 +254,23 @@ def _smart_settings(settings: Settings) -> smart.SmartSettings:
 
 
 def _open_audit(
-    settings: Settings, metrics: Metrics
+    settings: Settings, metrics: Metrics, *, has_feedback: bool
 ) -> tuple[Auditor | None, Feedback | None, CardRecorder | None]:
     """Open the logs of answers, of feedback and of cards; needs a running event loop."""
     folder, size = settings.audit_dir, settings.audit_max_file_bytes
     if folder is None:
         return None, None, None
-    answers, feedback = AuditLog(folder, size), AuditLog(folder / FEEDBACK_FOLDER, size)
-    required, cards = settings.audit_required, None
+    answers, required = AuditLog(folder, size), settings.audit_required
+    feedback = cards = None
+    if has_feedback:
+        diagnoses = AuditLog(folder / FEEDBACK_FOLDER, size)
+        feedback = Feedback(folder, AuditQueue(diagnoses), metrics)
     if settings.cds_hooks:
         log = AuditLog(folder / CARDS_FOLDER, size)
         cards = CardRecorder(AuditQueue(log), metrics, required=required)
     return (
         Auditor(AuditQueue(answers), metrics, settings.digest(), required=required),
-        Feedback(folder, AuditQueue(feedback), metrics),
+        feedback,
         cards,
     )
 
@@ -291,18 +313,18 @@ def _open_fhir_server(settings: Settings) -> "FhirServer | None":
     return open_fhir_server(str(settings.fhir_server_url), access, settings.fhir_timeout_seconds)
 
 
-def _routers(settings: Settings) -> list[APIRouter]:
+def _routers(settings: Settings, *, has_feedback: bool) -> list[APIRouter]:
     """The routes of what is configured.
 
     Raises:
         DicomSupportMissingError: DICOM jobs are, and what reads DICOM is not installed.
     """
     routers = [module.router for module in (predict, batch, fhir, models, operations)]
-    shown = _viewer_settings(settings)
+    shown = _viewer_settings(settings, has_feedback=has_feedback)
     routers.append(viewer.make_router(shown))
     if settings.smart_client_id is not None:
         routers.append(smart.make_router(_smart_settings(settings), shown.embedders))
-    if settings.audit_dir is not None:
+    if has_feedback:
         routers.append(feedback_routes.router)
     if settings.has_credentials:
         routers.append(admin.router)

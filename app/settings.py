@@ -4,6 +4,7 @@ import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,11 +51,27 @@ def _require_encryption_of_all(servers: str) -> str:
     return servers
 
 
+def _require_ports_as_browsers_write_them(servers: str) -> str:
+    for server in servers.split():
+        parts = urlsplit(server)
+        default = {"https": 443, "http": 80}[parts.scheme]
+        given = parts.netloc.partition(":")[2]
+        if given and (given != str(parts.port) or parts.port == default):
+            raise ValueError(f"expected {server} without port {given}, as browsers write it")
+    return servers
+
+
 BareUrl = Annotated[HttpUrl, AfterValidator(_require_bare)]
 """Of a server whose encryption another rule requires, or that gets nothing of patients."""
 
 ServerUrl = Annotated[BareUrl, AfterValidator(_require_encryption)]
 """Of a server that patients' data are sent to, or that people are sent to."""
+
+
+Origins = Annotated[
+    str, Field(pattern=_ORIGINS), AfterValidator(_require_ports_as_browsers_write_them)
+]
+"""Separated by spaces."""
 
 
 class Settings(BaseSettings):
@@ -229,14 +246,15 @@ class Settings(BaseSettings):
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
     image_workers: Annotated[int, Field(ge=1, le=64)] = 2
-    viewer_frame_ancestors: Annotated[str, Field(pattern=_ORIGINS)] = ""
+    viewer_frame_ancestors: Origins = ""
     smart_client_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     smart_issuers: Annotated[
-        str, Field(pattern=_SERVERS), AfterValidator(_require_encryption_of_all)
+        str,
+        Field(pattern=_SERVERS),
+        AfterValidator(_require_encryption_of_all),
+        AfterValidator(_require_ports_as_browsers_write_them),
     ] = ""
-    smart_authorization_origins: Annotated[
-        str, Field(pattern=_ORIGINS), AfterValidator(_require_encryption_of_all)
-    ] = ""
+    smart_authorization_origins: Annotated[Origins, AfterValidator(_require_encryption_of_all)] = ""
     smart_scopes: Annotated[str, Field(pattern=r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$")] = (
         "patient/Patient.r patient/Media.crs patient/DocumentReference.rs patient/Binary.r "
         "patient/ImagingStudy.rs patient/Endpoint.r patient/DiagnosticReport.cs "

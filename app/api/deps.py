@@ -90,6 +90,17 @@ class Services:
         """Requests for predictions that have no whole answer yet."""
         return sum(door.num_inside for door in self.doors)
 
+    def check_ready(self) -> None:
+        """Say whether predictions are answered.
+
+        Raises:
+            ServiceStoppingError: It begins none any more.
+            ModelFaultError: A model failed its last self-test.
+        """
+        for door in self.doors:
+            door.check()
+        self.fleet.check()
+
     def begin_to_stop(self) -> None:
         """Begin no prediction any more, and say so to whoever asks for readiness."""
         for door in self.doors:

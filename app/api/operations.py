@@ -31,9 +31,7 @@ async def ready(services: ServicesDep) -> ReadyResponse:
 
     The port opens only after every model was verified, loaded and warmed up.
     """
-    for door in services.doors:
-        door.check()
-    services.fleet.check()
+    services.check_ready()
     authentication: Literal["off", "required"] = "off" if services.is_open else "required"
     return ReadyResponse(status="ready", authentication=authentication)
 

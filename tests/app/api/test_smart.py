@@ -97,6 +97,9 @@ def test_without_settings_there_is_no_launch(client: TestClient) -> None:
                 "https://ehr.example/a?b",
                 "https://user:word@ehr.example",
                 "https://ehr.example https://ehr.example/a;b",
+                "https://ehr.example:443/fhir",
+                "https://ehr.example:0444",
+                "http://localhost:80",
             )
         ),
         {
@@ -104,6 +107,7 @@ def test_without_settings_there_is_no_launch(client: TestClient) -> None:
             "smart_issuers": "https://ehr.example",
             "smart_authorization_origins": "https://login.example/authorize",
         },
+        {"viewer_frame_ancestors": "https://ehr.example https://ward.example:443"},
         *(
             {"smart_client_id": "x", "smart_issuers": "https://ehr.example", "smart_scopes": scopes}
             for scopes in ("patient/*.rs launch", "offline_access", "", 'a "b"')
