@@ -43,8 +43,8 @@ def limited(pid: int, kind: int, value: int) -> Iterator[None]:
 
 
 @contextmanager
-def starved(pid: int) -> Iterator[str]:
-    """Two busy processes for each core, ahead of every thread of a process; yields how."""
+def starved() -> Iterator[str]:
+    """Two busy processes for each core, ahead of all others where one may; yields how."""
     number = 2 * len(os.sched_getaffinity(0))
     busy = [
         subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(number)

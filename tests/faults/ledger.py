@@ -75,7 +75,9 @@ class Outcome:
             return set()
         if not self.lines:
             return {(self.identifier, None)}
-        return {(self.identifier, place) for place, part in self.lines.items() if part.status == 200}
+        return {
+            (self.identifier, place) for place, part in self.lines.items() if part.status == 200
+        }
 
 
 class Ledger:
@@ -93,12 +95,12 @@ class Ledger:
             self.wrong.append(f"{outcome.identifier} was answered twice")
         self.outcomes[outcome.identifier] = outcome
 
-    def check_answer(self, picture: str, probabilities: list[dict[str, Any]] | None) -> bool:
+    def check_answer(self, picture: str, probabilities: dict[str, float] | None) -> bool:
         """Whether a picture's answer is the one that it had before."""
         if probabilities is None:
             self.wrong.append(f"{picture}: no probabilities")
             return False
-        values = np.array([one["probability"] for one in probabilities])
+        values = np.array(list(probabilities.values()))
         truth = self._truths.setdefault(picture, values)
         same = float(np.abs(values - truth).max()) <= TOLERANCE
         if not same:
@@ -112,11 +114,6 @@ class Ledger:
             found[outcome.whole.name] += 1
             found.update(f"{part.name} (in a batch)" for part in outcome.lines.values())
         return dict(sorted(found.items()))
-
-    @property
-    def num_lost(self) -> int:
-        """Requests that got no answer although their caller waited."""
-        return sum(outcome.whole.status == LOST for outcome in self.outcomes.values())
 
     def find_undocumented(self) -> list[str]:
         """Requests without an end, and ends that the README does not name or calls a defect."""

@@ -1,7 +1,6 @@
 """What callers send: drawn lesions, and all that must be refused."""
 
 import io
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +8,12 @@ from functools import cache
 from struct import pack
 from typing import Final
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from app.domain.heatmaps import encode_png
+from app.domain.images import RgbImage
 from tests.pictures import sharp_lesion
 
 BOUNDARY: Final = "fault-5b1c"
@@ -58,9 +59,10 @@ def jpeg(number: int, width: int = 600, height: int = 450) -> bytes:
     return buffer.getvalue()
 
 
-def _pixels(number: int, width: int, height: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _pixels(number: int, width: int, height: int) -> RgbImage:
     share = 0.72 + 0.03 * (number % _NUM_LESIONS)
-    return np.asarray(sharp_lesion(width, height) * share, np.uint8)
+    drawn = sharp_lesion(600, 450) * share
+    return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def form(*images: bytes) -> bytes:
@@ -75,20 +77,30 @@ def form(*images: bytes) -> bytes:
 FORM: Final = f"multipart/form-data; boundary={BOUNDARY}"
 
 
-def valid(number: int, *, heatmap: bool = False, **headers: str) -> Ask:
+def valid(number: int, *, heatmap: bool = False) -> Ask:
     """A picture to answer, as a form or as the body itself."""
     path = "/predict?overlay_format=jpeg" if heatmap else _NO_HEATMAP
     name = f"lesion {number % _NUM_LESIONS}"
-    named = {key.replace("_", "-"): value for key, value in headers.items()}
     if number % 2:
-        return Ask(path, jpeg(number % _NUM_LESIONS), "image/jpeg", named, (name,))
-    return Ask(path, form(lesion(number % _NUM_LESIONS)), FORM, named, (name,))
+        return Ask(path, jpeg(number % _NUM_LESIONS), "image/jpeg", {}, (name,))
+    return Ask(path, form(lesion(number % _NUM_LESIONS)), FORM, {}, (name,))
 
 
 def large(number: int) -> Ask:
-    """A picture of twelve million pixels with its heatmap, as a form that is kept in a file."""
+    """A picture of twelve million pixels, as a form that is kept in a file while it comes."""
     body = form(jpeg(number % 2, 4000, 3000))
-    return Ask("/predict?overlay_format=jpeg", body, FORM, {}, (f"large {number % 2}",))
+    return Ask(_NO_HEATMAP, body, FORM, {}, (f"large {number % 2}",))
+
+
+@cache
+def _huge() -> bytes:
+    pixels = cv2.resize(_pixels(0, 500, 450), (5000, 4500), interpolation=cv2.INTER_NEAREST)
+    return encode_png(np.asarray(pixels, np.uint8))
+
+
+def huge(_number: int) -> Ask:
+    """A picture of 22.5 million pixels, whose decoding takes twice 67 megabytes."""
+    return Ask(_NO_HEATMAP, _huge(), "image/png", {}, ("huge",))
 
 
 def batch(number: int) -> Ask:
@@ -135,16 +147,18 @@ def bombs() -> dict[str, bytes]:
     """Small files that unfold to hundreds of megabytes, or say that they do."""
     return {
         "PNG, 30000 x 30000": _png(30_000, 30_000, rows=200),
-        "PNG, 5000 x 5000, a gigabyte of zeros": _png(5_000, 5_000, rows=66_000),
+        "PNG, 4000 x 4000, four times its rows": _png(4_000, 4_000, rows=16_000),
         "JPEG, 10000 x 7000": _jpeg_of_one_colour(10_000, 7_000),
         "GIF in place of a PNG": b"GIF89a" + b"\xff" * 13,
-        "BMP, 65535 x 65535": b"BM" + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, 65_535, 65_535, 1, 24) + bytes(24),
+        "BMP, 65535 x 65535": b"BM"
+        + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, 65_535, 65_535, 1, 24)
+        + bytes(24),
         "TIFF, 60000 x 60000": _tiff(60_000),
     }
 
 
 def _png(width: int, height: int, rows: int) -> bytes:
-    packed = zlib.compressobj(9)
+    packed = zlib.compressobj(1)
     data = b"".join(packed.compress(bytes(1 + 3 * width)) for _ in range(rows)) + packed.flush()
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -160,12 +174,11 @@ def _jpeg_of_one_colour(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
+def _bmp(side: int) -> bytes:
+    return b"BM" + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, side, side, 1, 24) + bytes(24)
+
+
 def _tiff(side: int) -> bytes:
     tags = ((256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 32773), (262, 3, 1), (273, 4, 8))
     entries = b"".join(pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return b"II*\0" + pack("<I", 8) + pack("<H", len(tags)) + entries + pack("<I", 0)
-
-
-def feedback() -> bytes:
-    """A diagnosis that came back."""
-    return json.dumps({"diagnosis": "nv"}).encode()

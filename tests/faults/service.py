@@ -1,23 +1,30 @@
 """The service under a fault: its process, its callers, and when it is itself again."""
 
 import asyncio
+import io
 import json
+import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
 
 from app.audit import verify
-from tests.faults.injectors import resident_mb
+from tests.faults.injectors import resident_mb, small_disk
 from tests.faults.ledger import LEFT, LOST, Ledger, Outcome, Part, Report
 from tests.faults.pictures import Ask, valid
 from tests.service_process import service_process
 
+CLIENT_TIMEOUT: Final = 2.0
+"""CLIENT_TIMEOUT_SECONDS, shorter than its default so that its end is seen."""
+
+DISK_BYTES: Final = 256 * 1024 * 1024
 STOP_SECONDS: Final = 120.0
 CLIENT_SECONDS: Final = 180.0
 """A caller that has waited for so long counts as lost."""
@@ -30,13 +37,15 @@ class Stage:
     """Where faults are tried.
 
     Attributes:
-        models: Folder of the artifacts; nobody changes it.
+        models: Folder of the artifacts, a copy that faults may damage.
         folder: For what a fault leaves behind.
+        logs: Where the services' logs are kept.
         quick: Few requests and short times, to show that a fault is survived at all.
     """
 
     models: Path
     folder: Path
+    logs: Path
     quick: bool = False
 
     def scale(self, full: float, quick: float) -> float:
@@ -44,22 +53,37 @@ class Stage:
         return quick if self.quick else full
 
     @asynccontextmanager
-    async def serve(self, name: str, **settings: str) -> AsyncIterator["Service"]:
-        """Run the service for one fault."""
-        folder = self.folder / name.replace(" ", "-").replace("'", "")
-        folder.mkdir(parents=True)
-        service = Service(folder, {"MODELS_DIR": str(self.models), **settings})
-        connector = aiohttp.TCPConnector(limit=0)
+    async def serve(
+        self, name: str, headers: Mapping[str, str] = MappingProxyType({}), **settings: str
+    ) -> AsyncIterator["Service"]:
+        """Run the service for one fault.
+
+        Args:
+            name: Of a folder for its log, its records and its temporary files.
+            headers: Of every request.
+            settings: Beside the usual ones.
+        """
+        # Not kept for so long that the service closes what is about to be used.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=CLIENT_TIMEOUT / 2)
         timeout = aiohttp.ClientTimeout(total=CLIENT_SECONDS)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            service.session = session
-            await service.start()
-            try:
-                for number in range(8):  # the truth, and every kernel at work once
-                    await service.ask(valid(number))
-                yield service
-            finally:
-                await asyncio.to_thread(service.stop)
+        with small_disk(self.folder / name, DISK_BYTES) as own_disk:
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+                settings = {"MODELS_DIR": str(self.models), **settings}
+                service = Service(self.folder / name, settings, own_disk=own_disk)
+                service.session, service.headers = session, dict(headers)
+                await service.start()
+                try:
+                    for number in range(8):  # the truth, and every kernel at work once
+                        await service.ask(valid(number))
+                    yield service
+                finally:
+                    await asyncio.to_thread(service.stop)
+                    self._keep_logs(service.folder)
+
+    def _keep_logs(self, folder: Path) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for log in folder.glob("service-*.log"):
+            shutil.copy(log, self.logs / f"{folder.name}-{log.name}")
 
 
 class Service:
@@ -68,23 +92,31 @@ class Service:
     Attributes:
         ledger: What became of each request.
         folder: Its log, its records and its temporary files.
+        own_disk: Whether they are on a file system of their own, which can be filled.
         session: What requests are sent by.
     """
 
     session: aiohttp.ClientSession
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], *, own_disk: bool) -> None:
+        (folder / "tmp").mkdir(exist_ok=True)
+        self.own_disk = own_disk
         self.ledger, self.folder = Ledger(), folder
         self.audit = Path(settings.get("AUDIT_DIR", folder / "audit"))
         self._settings = {
             "RUNTIME": "openvino",
             "AUDIT_DIR": str(self.audit),
+            "TMPDIR": str(folder / "tmp"),
             # Drawn pictures are to be answered, not told from dermatoscopic ones.
             "OUT_OF_DISTRIBUTION_GATE": "advise",
+            "CLIENT_TIMEOUT_SECONDS": f"{CLIENT_TIMEOUT:g}",
+            "AUDIT_MAX_FILE_BYTES": "50000",  # so that files are begun under every fault
             **settings,
         }
         self._running = ExitStack()
         self._num_starts = 0
+        self._fault_ended: int | None = None
+        self._reported: set[str] = set()
         self.headers: dict[str, str] = {}
 
     async def start(self) -> None:
@@ -123,11 +155,13 @@ class Service:
         lines: dict[int, Part] = {}
         try:
             async with self.session.request(
-                method, self.address + ask.path, data=ask.body, headers=sent
+                method, self.address + ask.path, data=_payload(ask.body), headers=sent
             ) as answer:
                 body = await answer.read()
                 whole = Part(answer.status, _kind(answer.status, body))
-                if answer.headers.get("X-Request-ID") != identifier:
+                # What comes too early for one has none.
+                own = identifier if answer.status == 503 else None
+                if answer.headers.get("X-Request-ID", own) != identifier:
                     self.ledger.wrong.append(f"{identifier} got the answer of another request")
                 if answer.status == 200 and ask.pictures:
                     lines = self._check(ask, body, identifier)
@@ -161,9 +195,7 @@ class Service:
         }
 
     @asynccontextmanager
-    async def callers(
-        self, number: int, ask: Callable[[int], Ask] = valid
-    ) -> AsyncIterator[None]:
+    async def callers(self, number: int, ask: Callable[[int], Ask] = valid) -> AsyncIterator[None]:
         """Callers who each ask again when they are answered, until the block ends."""
         ended = False
 
@@ -206,21 +238,24 @@ class Service:
         Args:
             done: The fault, in a sentence.
         """
+        if self.process.poll() is not None:
+            await self.start()
         report = Report(done, resident_mb=[resident_mb(self.pid)])
-        first = len(self.ledger.outcomes)
+        first, self._fault_ended = len(self.ledger.outcomes), None
         yield report
         report.resident_mb.append(resident_mb(self.pid))
-        if not report.seen:
+        if self._fault_ended is None:
             report.seen = self.ledger.counts(first)
         else:
-            report.later = self.ledger.counts(first + sum_of(report.seen))
-        report.lost += self.ledger.num_lost
-        report.wrong += self.ledger.wrong + self.ledger.find_undocumented()
-        report.wrong += list(verify(self.audit)) + self.ledger.find_unrecorded(self.audit)
-        report.notes["answers on record"] = sum(
-            len(outcome.answers) for outcome in self.ledger.outcomes.values()
-        )
+            report.later = self.ledger.counts(self._fault_ended)
+        outcomes = list(self.ledger.outcomes.values())[first:]
+        report.lost += sum(outcome.whole.status == LOST for outcome in outcomes)
         report.expect(not report.lost, f"{report.lost} requests got no answer")
+        report.notes["answers, each with its record"] = sum(len(one.answers) for one in outcomes)
+        found = [*self.ledger.wrong, *self.ledger.find_undocumented(), *verify(self.audit)]
+        found += self.ledger.find_unrecorded(self.audit)
+        report.wrong += [sentence for sentence in found if sentence not in self._reported]
+        self._reported.update(found)
 
     @contextmanager
     def meanwhile(self, report: Report) -> Iterator[None]:
@@ -228,15 +263,31 @@ class Service:
         first = len(self.ledger.outcomes)
         yield
         report.seen = self.ledger.counts(first)
+        self._fault_ended = len(self.ledger.outcomes)
+
+    async def until_seen(self, name: str) -> None:
+        """Wait until one more request has ended in a way, as it is counted."""
+        before, started = self.ledger.counts().get(name, 0), time.perf_counter()
+        while time.perf_counter() - started < RECOVERY_SECONDS:
+            if self.ledger.counts().get(name, 0) > before:
+                return
+            await asyncio.sleep(0.05)
+
+    def leave(self) -> str:
+        """The identifier of a request that is sent by hand, and not waited for."""
+        identifier = uuid.uuid4().hex
+        self.ledger.sent.add(identifier)
+        self.ledger.add(Outcome(identifier, Part(LEFT)))
+        return identifier
 
     def in_log(self, identifier: str) -> bool:
         """Whether the service ever began a request."""
         return f'"{identifier}"' in self.log()
 
 
-def sum_of(counts: dict[str, int]) -> int:
-    """Requests among counts, without the images of batches."""
-    return sum(number for name, number in counts.items() if not name.endswith("(in a batch)"))
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A body as the client wants it: a large one as a file."""
+    return io.BytesIO(body) if body is not None and len(body) > 1 << 19 else body
 
 
 def _kind(status: int, body: bytes) -> str:
