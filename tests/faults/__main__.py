@@ -63,6 +63,7 @@ async def _inject(stage: Stage, names: list[str], found: dict[str, Any]) -> None
             "report": asdict(report),
         }
         typer.echo(f"{name}: {seconds:.0f} s, {report.skipped or report.seen}")
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         for sentence in report.wrong[:20]:
             typer.echo(f"  {sentence}", err=True)
 

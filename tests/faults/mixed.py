@@ -39,7 +39,7 @@ _WEIGHTS: Final = {
 async def mixed(stage: Stage) -> Report:
     """Requests of every kind from callers who take turns, and a fault after each so many."""
     number = int(stage.scale(NUM_REQUESTS, 200))
-    settings = {"MAX_PREDICTIONS_IN_PROGRESS": "12", "MAX_IMAGE_BYTES": str(MAX_BYTES)}
+    settings = {"MAX_PREDICTIONS_IN_PROGRESS": "14", "MAX_IMAGE_BYTES": str(MAX_BYTES)}
     async with stage.serve("mixed", **settings) as service:
         faults = _faults(stage, service)
         done = (
@@ -69,7 +69,7 @@ async def _send(
     faults: list[Callable[[Report], Awaitable[None]]],
     memory: list[int],
 ) -> None:
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311
     kinds = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()), k=number)
     dicom = [make() for name, make in hostile_dicom().items() if name in _QUICK_DICOM]
     dicom += list(cut().values())

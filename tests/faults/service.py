@@ -18,10 +18,10 @@ import aiohttp
 from app.audit import verify
 from tests.faults.injectors import resident_mb, small_disk
 from tests.faults.ledger import LEFT, LOST, Ledger, Outcome, Part, Report
-from tests.faults.pictures import Ask, valid
+from tests.faults.pictures import Ask, huge, large, valid
 from tests.service_process import service_process
 
-CLIENT_TIMEOUT: Final = 2.0
+CLIENT_TIMEOUT: Final = 4.0
 """CLIENT_TIMEOUT_SECONDS, shorter than its default so that its end is seen."""
 
 DISK_BYTES: Final = 256 * 1024 * 1024
@@ -63,8 +63,10 @@ class Stage:
             headers: Of every request.
             settings: Beside the usual ones.
         """
+        for make in (large, huge):  # now, for it takes seconds in which nobody would be served
+            make(0)
         # Not kept for so long that the service closes what is about to be used.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=CLIENT_TIMEOUT / 2)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=CLIENT_TIMEOUT / 4)
         timeout = aiohttp.ClientTimeout(total=CLIENT_SECONDS)
         with small_disk(self.folder / name, DISK_BYTES) as own_disk:
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
