@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNTIME ?= openvino
 
-.PHONY: serve test check sbom bench format sync-serve sync-dev
+.PHONY: serve test check sbom bench faults format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
@@ -38,6 +38,9 @@ sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json
 
 bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
 	$(RUN) python -m tests.bench
+
+faults: sync-dev ## Inject faults into the service and count what is lost: docs/faults.md
+	$(RUN) python -m tests.faults
 
 format: sync-dev ## Format the code and mend what ruff can
 	$(RUN) ruff format .

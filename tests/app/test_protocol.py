@@ -1,6 +1,7 @@
 """Real sockets of clients that take their time."""
 
 import asyncio
+import json
 import socket
 import ssl
 import subprocess
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.protocol import MAX_HEAD_BYTES, bounded_protocol
 from tests.app.test_server import free_port, service
@@ -122,6 +124,30 @@ def test_a_head_has_an_end() -> None:
         except ConnectionError:
             return
         assert reader.at_eof()
+
+    talk(conversation)
+
+
+def test_what_cannot_be_read_for_want_of_memory_is_no_bad_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert json.loads(body)["type"] == "urn:dermhybrid:problem:resources-exhausted"
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_header", fail)
+    talk(conversation)
+
+
+def test_what_is_no_http_is_a_bad_request() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"no http\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
 
     talk(conversation)
 

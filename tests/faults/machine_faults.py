@@ -210,7 +210,10 @@ async def stop_and_continue(stage: Stage, service: Service) -> Report:
 async def kill(stage: Stage, service: Service) -> Report:
     """SIGKILL in the middle of writing, again and again, and a new start."""
     rounds = int(stage.scale(2, 1))
-    done = f"SIGKILL {rounds} times with 64 requests in flight, and a new start with the same audit log"
+    done = (
+        f"SIGKILL {rounds} times with 64 requests in flight, and a new start with the same "
+        "audit log"
+    )
     async with service.fault(done) as report:
         with service.meanwhile(report):
             starts = []

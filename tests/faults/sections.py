@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
-from tests.faults import client_faults, machine_faults, model_faults
+from tests.faults import client_faults, machine_faults, model_faults, peer_faults
 from tests.faults.ledger import Report
 from tests.faults.mixed import mixed
 from tests.faults.service import Service, Stage
@@ -25,6 +25,7 @@ SHARED: Final[dict[str, Callable[[Stage, Service], Awaitable[Report]]]] = {
 
 ALONE: Final[dict[str, Callable[[Stage], Awaitable[Report]]]] = {
     "clock jump": machine_faults.clock_jump,
+    "identity provider gone": peer_faults.identity_provider,
     "mixed requests": mixed,
 }
 """Each needs a service with settings of its own."""

@@ -1,11 +1,15 @@
 """Each fault once, in a quick form; and the page is its JSON's."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import PLAIN_MODEL
-from tests.faults.ledger import Report
+from tests.conftest import PLAIN_MODEL, REPOSITORY
+from tests.faults.__main__ import PAGE, RESULTS
+from tests.faults.ledger import Report, documented
+from tests.faults.page import write_page
 from tests.faults.sections import FAULTS, inject
 from tests.faults.service import Stage
 from tests.tiny_artifact import write_tiny_artifact
@@ -29,6 +33,20 @@ def reports(
         return {name: report async for name, report in inject(stage, asked)}
 
     return asyncio.run(run())
+
+
+def test_the_committed_page_is_made_from_the_committed_figures(tmp_path: Path) -> None:
+    results = json.loads((REPOSITORY / RESULTS).read_text(encoding="utf-8"))
+    write_page(results, tmp_path / "faults.md")
+    committed = (REPOSITORY / PAGE).read_text(encoding="utf-8")
+    assert (tmp_path / "faults.md").read_text(encoding="utf-8") == committed
+
+
+def test_the_documented_problems_are_read_from_the_readme() -> None:
+    found = documented()
+    assert found["image-corrupt"] == {422}
+    assert found["audit-unavailable"] == {503}
+    assert len(found) > 25
 
 
 @pytest.mark.parametrize("fault", FAULTS)
