@@ -60,15 +60,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; where no head has come of them yet, go on waiting."""
+        # What ends a body is no head, however long a piece it comes in.
+        in_head = self._is_in_head()
         super().data_received(data)
         # uvicorn has stopped its own timer, whatever came; a head may have begun, or not even.
         if not self._sending and (self.cycle is None or self.cycle.response_complete):
             self._await_client()
-        if self._sending:
+        if self._sending and in_head and self._is_in_head():
             self._head_bytes += len(data)
-            in_head = self.cycle is None or not self.cycle.more_body
-            if in_head and self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._close()
+
+    def _is_in_head(self) -> bool:
+        return self.cycle is None or not self.cycle.more_body
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; where it was not read for want of memory, say that."""

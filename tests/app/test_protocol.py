@@ -169,6 +169,19 @@ def test_the_rest_of_a_refused_body_may_come_at_once_and_not_for_ever() -> None:
     talk(in_drops)
 
 
+def test_the_end_of_a_refused_body_is_not_taken_for_a_long_head() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 3 * MAX_HEAD_BYTES
+        for _ in range(5):
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+            writer.write(b"x" * size)  # comes in one piece
+            await writer.drain()
+            await asyncio.sleep(SECONDS / 10)
+
+    talk(conversation)
+
+
 def test_a_body_that_is_read_may_take_longer() -> None:
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = HEAD.replace(b"/ ", b"/echo ", 1)

@@ -135,7 +135,9 @@ class Ledger:
         found += [f"{key} was recorded {n} times" for key, n in records.items() if n > 1]
         for identifier, place in set(records) - answers:
             outcome = self.outcomes.get(identifier)
-            part = outcome and (outcome.lines.get(place) if place is not None else outcome.whole)
+            part = None
+            if outcome is not None:
+                part = outcome.whole if place is None else outcome.lines.get(place)
             cut = outcome is not None and outcome.whole.status in _UNANSWERED
             if not cut and (part is None or part.status not in _UNANSWERED):
                 found.append(f"{(identifier, place)} was recorded and not answered")

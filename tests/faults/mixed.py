@@ -40,7 +40,7 @@ async def mixed(stage: Stage) -> Report:
     """Requests of every kind from callers who take turns, and a fault after each so many."""
     number = int(stage.scale(NUM_REQUESTS, 200))
     settings = {"MAX_PREDICTIONS_IN_PROGRESS": "14", "MAX_IMAGE_BYTES": str(MAX_BYTES)}
-    async with stage.serve("mixed", **settings) as service:
+    async with stage.serve("mixed", {}, **settings) as service:
         faults = _faults(stage, service)
         done = (
             f"{number:,} requests of {CALLERS} callers, of every kind: pictures, batches, damaged "
@@ -111,15 +111,23 @@ async def _ask(service: Service, kind: str, place: int, dicom: list[bytes]) -> N
         body = dicom[place % len(dicom)]
         await service.ask(Ask(body=body, content_type="application/dicom"))
     else:
-        make = {
-            "valid": valid,
-            "heatmap": lambda n: valid(n, heatmap=True),
-            "batch": batch,
-            "refused": refused,
-            "harmless": harmless,
-            "oversize": lambda _n: oversize(MAX_BYTES),
-        }
-        await service.ask(make[kind](place))
+        outcome = await service.ask(_make(kind, place))
+        if outcome.whole.kind == "service-busy":
+            await asyncio.sleep(0.25)  # a client would wait for longer
+
+
+def _make(kind: str, place: int) -> Ask:
+    match kind:
+        case "batch":
+            return batch(place)
+        case "refused":
+            return refused(place)
+        case "harmless":
+            return harmless(place)
+        case "oversize":
+            return oversize(MAX_BYTES)
+        case _:
+            return valid(place, heatmap=kind == "heatmap")
 
 
 def _faults(stage: Stage, service: Service) -> dict[str, Callable[[Report], Awaitable[None]]]:
