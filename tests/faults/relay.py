@@ -48,7 +48,7 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        try:
+        try:  # a cut ends it
             if self._silent:
                 await asyncio.Event().wait()
             with suppress(OSError):
@@ -59,6 +59,8 @@ class Relay:
                         ways.create_task(_copy(there, writer))
                 finally:
                     to_there.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()
         finally:
             writer.close()
 
