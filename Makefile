@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 RUNTIME ?= openvino
 
-.PHONY: serve test test-image test-ray check sbom bench soak format sync-serve sync-dev
+.PHONY: serve test test-image test-ray check sbom bench soak faults format sync-serve sync-dev
 .DEFAULT_GOAL := help
 
 help: ## Show these targets
@@ -47,6 +47,9 @@ bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an 
 
 soak: sync-dev ## An hour at 70 % of the capacity: docs/soak.md (idle machine)
 	$(RUN) python -m tests.bench.soak
+
+faults: sync-dev ## Inject faults into the service and count what is lost: docs/faults.md
+	$(RUN) python -m tests.faults
 
 format: sync-dev ## Format the code and mend what ruff can
 	$(RUN) ruff format .

@@ -60,7 +60,7 @@ class AuditLog:
                 ) from error
             files = log_files(directory)
             self._number = _number(files[-1]) if files else 1
-            self._file = self._open()
+            self._file = self._open(self._number)
             opened.callback(lambda: os.close(self._file))
             self.sequence, self._hash = self._resume(files)
             self._opened = opened.pop_all()
@@ -78,9 +78,11 @@ class AuditLog:
             return
         end = os.fstat(self._file).st_size
         if end >= self._max_file_bytes:
-            self._number += 1
+            # First, so that where it fails nothing has changed: a number of a closed file may be
+            # a client's connection a moment later.
+            following = self._open(self._number + 1)
             os.close(self._file)
-            self._file, end = self._open(), 0
+            self._file, self._number, end = following, self._number + 1, 0
         sequence, previous, lines = self.sequence, self._hash, []
         for record in records:
             sequence += 1
@@ -103,8 +105,8 @@ class AuditLog:
         """Let another process have the folder."""
         self._opened.close()
 
-    def _open(self) -> int:
-        path = self._directory / _FILE_NAME.format(self._number)
+    def _open(self, number: int) -> int:
+        path = self._directory / _FILE_NAME.format(number)
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
 
     def _resume(self, files: list[Path]) -> tuple[int, str]:

@@ -9,6 +9,8 @@ holds a connection, and some of them a place in line, for as long as a client li
 """
 
 import asyncio
+import json
+import sys
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,6 +19,16 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """Of a request line with its headers; what a token may have (8 KiB) fits several times."""
 
 MIN_BYTES_TAKEN: Final = 4 * 1024
+
+
+_EXHAUSTED: Final = json.dumps(
+    {
+        "type": "urn:dermhybrid:problem:resources-exhausted",
+        "title": "Resources Exhausted",
+        "status": 503,
+        "detail": "The machine has too little memory left to read the request. Repeat it later.",
+    }
+).encode()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -48,15 +60,32 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; where no head has come of them yet, go on waiting."""
+        # What ends a body is no head, however long a piece it comes in.
+        in_head = self._is_in_head()
         super().data_received(data)
         # uvicorn has stopped its own timer, whatever came; a head may have begun, or not even.
         if not self._sending and (self.cycle is None or self.cycle.response_complete):
             self._await_client()
-        if self._sending:
+        if self._sending and in_head and self._is_in_head():
             self._head_bytes += len(data)
-            in_head = self.cycle is None or not self.cycle.more_body
-            if in_head and self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._close()
+
+    def _is_in_head(self) -> bool:
+        return self.cycle is None or not self.cycle.more_body
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; where it was not read for want of memory, say that."""
+        if not isinstance(getattr(sys.exception(), "__context__", None), MemoryError):
+            super().send_400_response(msg)
+            return
+        if self.cycle is None or not self.cycle.response_started:
+            self.transport.write(
+                b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n"
+                b"content-type: application/problem+json\r\ncontent-length: %d\r\n\r\n%b"
+                % (len(_EXHAUSTED), _EXHAUSTED)
+            )
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """The application has the request now, and bounds its time."""

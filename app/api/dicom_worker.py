@@ -19,12 +19,11 @@ from app.interop.dicom_delivery import Deliver
 from app.interop.dicom_files import read_object
 from app.interop.dicom_intake import admit
 from app.interop.dicom_jobs import Job, State
-from app.interop.dicom_queue import JobQueue
+from app.interop.dicom_queue import MAX_WAIT_SECONDS, JobQueue
 from app.telemetry import caller, request_id
 
 UNKNOWN_CALLER: Final = "dicom-worker"
 """In the audit log, of jobs from before callers were kept."""
-MAX_RETRY_SECONDS: Final = 300.0
 POLL_SECONDS: Final = 1.0
 """How late a job may be noticed that became due by itself; new ones wake the worker."""
 
@@ -161,7 +160,7 @@ class DicomWorker:
             self._fail(job, kind, "dead")
             return
         doubled = self._patience.retry_seconds * 2.0 ** min(job.attempts, 32)
-        seconds = min(MAX_RETRY_SECONDS, doubled)
+        seconds = min(MAX_WAIT_SECONDS, doubled)
         await to_thread.run_sync(self._queue.postpone, job.id, seconds, kind)
         self._fail(job, kind, "postponed")
 

@@ -41,9 +41,11 @@ from app.domain.errors import (
     NotAuthorizedError,
     QuotaExceededError,
     RequestTooLongError,
+    ResourcesExhaustedError,
     ServiceBusyError,
     ServiceStoppingError,
     TracingUnavailableError,
+    is_exhaustion,
 )
 from app.telemetry import request_id
 
@@ -53,7 +55,7 @@ PROBLEM_KEY: Final = "dermhybrid.problem"
 CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a caller that left; no standard one exists."""
 RETRY_ELSEWHERE_SECONDS: Final = 1
-"""`Retry-After` of a service that is stopping: another replica answers at once."""
+"""`Retry-After` where another replica answers at once: this one stops, or has no memory."""
 
 STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ImageTooManyBytesError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -65,6 +67,7 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     ModelFaultError: HTTPStatus.SERVICE_UNAVAILABLE,
     ServiceBusyError: HTTPStatus.SERVICE_UNAVAILABLE,
     ServiceStoppingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ResourcesExhaustedError: HTTPStatus.SERVICE_UNAVAILABLE,
     DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
     RequestTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     FhirParametersError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -158,7 +161,7 @@ def domain_problem(error: DermHybridError) -> ProblemResponse:
     response = problem(status_of(error), kind_of(error), " ".join(_words(error)), str(error))
     if isinstance(error, ServiceBusyError | QuotaExceededError):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
-    elif isinstance(error, ServiceStoppingError):
+    elif isinstance(error, ServiceStoppingError | ResourcesExhaustedError):
         response.headers["Retry-After"] = str(RETRY_ELSEWHERE_SECONDS)
     elif isinstance(error, NotAuthenticatedError | NotAuthorizedError):
         response.headers["WWW-Authenticate"] = _challenge(error)
@@ -218,6 +221,8 @@ def unexpected_problem(error: Exception) -> ProblemResponse:
     Its message may hold anything, also what was uploaded: only its type and place are logged.
     """
     logger.error("unexpected %s", type(error).__name__, extra={"where": frames_of(error)})
+    if is_exhaustion(error):
+        return domain_problem(ResourcesExhaustedError())
     return problem(
         500,
         "internal-error",

@@ -17,6 +17,7 @@ DermHybridError
 ├── ModelFaultError               a loaded model does not answer as it was measured to
 ├── ServiceBusyError              as many predictions are in progress as fit
 ├── ServiceStoppingError          the service takes nothing more
+├── ResourcesExhaustedError       the machine has no memory, disk or descriptor for it
 ├── DeadlineExceededError         the request's time has passed
 ├── RequestTooLongError           a body that is longer than anything it may hold
 ├── FhirParametersError           FHIR Parameters that are not what the operation takes
@@ -44,6 +45,15 @@ DermHybridError
 
 `app.api.errors` maps every leaf to one HTTP status; a test walks this tree.
 """
+
+import errno
+from typing import Final
+
+_EXHAUSTED: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM}
+)
+_LIBRARIES_WORDS: Final = ("bad_alloc", "bad allocation", "start new thread", "nsufficient memory")
+"""What libraries in C++ say, for lack of a class: OpenVINO, TBB, Python's threads, OpenCV."""
 
 
 class DermHybridError(Exception):
@@ -119,6 +129,23 @@ class ServiceStoppingError(DermHybridError):
 
     def __init__(self) -> None:
         super().__init__("The service is stopping. Repeat the request elsewhere or later.")
+
+
+class ResourcesExhaustedError(DermHybridError):
+    """The machine has no memory, no disk or no descriptor left for the request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The machine has too little memory, disk or descriptors left for this request, which "
+            "may be right as it is. Repeat it later; its operator should look at the machine."
+        )
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether an error that nobody expected says that the machine has nothing left."""
+    if isinstance(error, OSError):
+        return error.errno in _EXHAUSTED
+    return isinstance(error, MemoryError) or any(word in str(error) for word in _LIBRARIES_WORDS)
 
 
 class DeadlineExceededError(DermHybridError):

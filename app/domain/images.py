@@ -137,7 +137,7 @@ def decode_image(
             if enough_side is not None:
                 _reduce_scale(image, enough_side)
             pixels = _to_rgb(ImageOps.exif_transpose(image))
-        except ImageFormatError:
+        except (ImageFormatError, MemoryError):
             raise
         except Exception as error:  # a decoder may raise anything on hostile bytes
             raise ImageCorruptError(
@@ -201,6 +201,8 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         raise ImageFormatError(
             "The bytes are no image that can be read here; expected JPEG, PNG, TIFF, BMP or WebP."
         ) from error
+    except MemoryError:
+        raise  # the file may be a good one
     except Exception as error:  # a header parser may raise anything on hostile bytes
         raise ImageCorruptError(
             "The image's header cannot be read: the file is damaged. Export it again as JPEG, "

@@ -88,7 +88,7 @@ def read_object(data: bytes, limits: ImageLimits) -> Dataset:
     """
     try:
         return _read(data, limits)
-    except DermHybridError:
+    except (DermHybridError, MemoryError):
         raise
     except Exception as error:  # a parser may raise anything on hostile bytes
         raise ImageCorruptError(

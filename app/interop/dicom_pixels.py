@@ -113,7 +113,7 @@ def read_photograph(data: bytes, limits: ImageLimits, frame: int | None = None) 
         check_size(layout.columns, layout.rows, limits)
         chosen = _choose_frame(frame, layout.num_frames)
         pixels = _decode(dataset, layout, chosen - 1)
-    except DermHybridError:
+    except (DermHybridError, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise ImageCorruptError(

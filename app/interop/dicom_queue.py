@@ -22,6 +22,8 @@ DATABASE_NAME: Final = "jobs.sqlite"
 LOCK_NAME: Final = "lock"
 MAX_STARTS: Final = 30
 """Starts in a row without an end: whatever is in that photograph ends the process."""
+MAX_WAIT_SECONDS: Final = 300.0
+"""Longest wait before another attempt."""
 
 
 class JobQueue:
@@ -101,14 +103,16 @@ class JobQueue:
     def start_next(self) -> Job | None:
         """The job that has been due for longest, with its start on the disk; None where none is.
 
-        One that was started too often without an end is given up.
+        One that was started too often without an end is given up. One that is due later than any
+        wait is due now: the time of day was set back meanwhile.
         """
+        now = time.time()
         with self._transaction() as database:
             while True:
                 row = database.execute(
-                    "SELECT id, starts FROM jobs WHERE state IN (?, ?) AND due <= ?"
-                    " ORDER BY due LIMIT 1",
-                    (State.WAITING, State.ANSWERED, time.time()),
+                    "SELECT id, starts FROM jobs WHERE state IN (?, ?)"
+                    " AND (due <= ? OR due > ?) ORDER BY due LIMIT 1",
+                    (State.WAITING, State.ANSWERED, now, now + MAX_WAIT_SECONDS),
                 ).fetchone()
                 if row is None:
                     return None

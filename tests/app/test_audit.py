@@ -205,6 +205,25 @@ def test_what_the_disk_does_not_take_leaves_no_trace(tmp_path: Path) -> None:
     assert [json.loads(line)["item"] for line in lines_of(tmp_path)] == [0, 2]
 
 
+def test_a_file_that_cannot_be_begun_leaves_the_last_one_open(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, max_file_bytes=1)
+    log.append([{"item": 0}])
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="Too many open files"):
+                log.append([{"item": 1}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with (tmp_path / "another's").open("wb"):  # would have the number of a file that was closed
+        log.append([{"item": 2}])
+        log.close()
+    assert (tmp_path / "another's").read_bytes() == b""
+    assert list(verify(tmp_path)) == []
+    assert [json.loads(line)["item"] for line in lines_of(tmp_path)] == [0, 2]
+
+
 def test_records_that_come_together_share_a_write_and_each_is_told(tmp_path: Path) -> None:
     class Counting(AuditLog):
         sizes: list[int] = []  # noqa: RUF012

@@ -1,6 +1,7 @@
 """Real sockets of clients that take their time."""
 
 import asyncio
+import json
 import socket
 import ssl
 import subprocess
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.protocol import MAX_HEAD_BYTES, bounded_protocol
 from tests.app.test_server import free_port, service
@@ -126,6 +128,30 @@ def test_a_head_has_an_end() -> None:
     talk(conversation)
 
 
+def test_what_cannot_be_read_for_want_of_memory_is_no_bad_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert json.loads(body)["type"] == "urn:dermhybrid:problem:resources-exhausted"
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_header", fail)
+    talk(conversation)
+
+
+def test_what_is_no_http_is_a_bad_request() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"no http\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")
+
+    talk(conversation)
+
+
 def test_the_rest_of_a_refused_body_may_come_at_once_and_not_for_ever() -> None:
     async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         size = 20 * MAX_HEAD_BYTES
@@ -141,6 +167,19 @@ def test_the_rest_of_a_refused_body_may_come_at_once_and_not_for_ever() -> None:
 
     talk(at_once)
     talk(in_drops)
+
+
+def test_the_end_of_a_refused_body_is_not_taken_for_a_long_head() -> None:
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 3 * MAX_HEAD_BYTES
+        for _ in range(5):
+            writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
+            writer.write(b"x" * size)  # comes in one piece
+            await writer.drain()
+            await asyncio.sleep(SECONDS / 10)
+
+    talk(conversation)
 
 
 def test_a_body_that_is_read_may_take_longer() -> None:

@@ -29,8 +29,8 @@ from app.domain.heatmaps import encode_png
 from app.ray_serve import NUM_OPERATIONS_PORTS, check_replicable
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL, REPOSITORY
+from tests.deploy.ray_cluster import START_SECONDS, deploy, ray_cluster
 from tests.pictures import sharp_lesion
-from tests.ray_cluster import START_SECONDS, deploy, ray_cluster
 from tests.service_process import service_process
 from tests.tiny_artifact import write_tiny_artifact
 

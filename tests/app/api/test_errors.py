@@ -1,6 +1,7 @@
 """Every failure has a status and a shape."""
 
 import asyncio
+import errno
 import json
 import logging
 from pathlib import Path
@@ -70,6 +71,32 @@ def test_unexpected_error_reveals_nothing(
     assert "Jane" not in response.text
     assert "Jane" not in logged
     assert "RuntimeError" in logged
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOSPC, "patient Jane Roe"),
+        OSError(errno.EMFILE, "patient Jane Roe"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=repr,
+)
+def test_a_machine_with_nothing_left_is_no_defect(tiny_models: Path, error: Exception) -> None:
+    app = create_app(Settings(models_dir=tiny_models))
+
+    @app.get("/boom", dependencies=[requires(Scope.PREDICT)])
+    def boom() -> None:
+        raise error
+
+    with TestClient(app) as client:
+        response = client.get("/boom")
+    assert response.status_code == 503
+    assert response.json()["type"] == "urn:dermhybrid:problem:resources-exhausted"
+    assert response.headers["retry-after"] == "1"
+    assert "Jane" not in response.text
 
 
 def test_a_caller_that_leaves_is_no_error(

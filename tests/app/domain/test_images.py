@@ -18,10 +18,24 @@ from app.domain.errors import (
     ImageTooManyPixelsError,
     ImageTooSmallError,
 )
+from app.domain.heatmaps import encode_png
 from app.domain.images import ImageLimits, RgbImage, decode_image, to_model_input
 from training.synthetic import draw_lesion
 
 WIDTH, HEIGHT = 160, 120
+
+
+@pytest.mark.parametrize("place", ["_to_rgb", "Image.open"])
+def test_a_good_picture_is_not_called_damaged_for_want_of_memory(
+    picture: RgbImage, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    png = encode_png(picture)
+    monkeypatch.setattr(f"app.domain.images.{place}", fail)
+    with pytest.raises(MemoryError):
+        decode_image(png)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
 from app.interop.dicom_jobs import State
-from app.interop.dicom_queue import DATABASE_NAME, MAX_STARTS, JobQueue
+from app.interop.dicom_queue import DATABASE_NAME, MAX_STARTS, MAX_WAIT_SECONDS, JobQueue
 
 CALLER = "key:pacs"
 RESULTS = [("2.25.1", b"report"), ("2.25.2", b"heatmap")]
@@ -52,13 +53,24 @@ def test_the_same_instance_is_the_same_job_whatever_its_state(queue: JobQueue) -
 
 def test_a_failure_is_counted_and_waited_for(queue: JobQueue) -> None:
     job = queue.put("1.2.3", b"photograph", CALLER)
-    queue.postpone(job.id, 3600, "model-fault")
+    queue.postpone(job.id, MAX_WAIT_SECONDS, "model-fault")
     assert queue.start_next() is None
     assert (queue.get(job.id).attempts, queue.get(job.id).problem) == (1, "model-fault")
     other = queue.put("1.2.4", b"photograph", CALLER)
     assert queue.start_next() == other
     queue.postpone(job.id, 0, "model-fault")
     assert queue.get(job.id).attempts == 2
+
+
+def test_a_job_does_not_wait_for_a_clock_that_was_set_back(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = queue.put("1.2.3", b"photograph", CALLER)
+    queue.postpone(job.id, 5, "dicom-delivery")
+    assert queue.start_next() is None
+    yesterday = time.time() - 86_400
+    monkeypatch.setattr("app.interop.dicom_queue.time.time", lambda: yesterday)
+    assert queue.start_next() == queue.get(job.id)
 
 
 @pytest.mark.parametrize("answered", [False, True])

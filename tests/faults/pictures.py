@@ -1,0 +1,184 @@
+"""What callers send: drawn lesions, and all that must be refused."""
+
+import io
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from struct import pack
+from typing import Final
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from app.domain.heatmaps import encode_png
+from app.domain.images import RgbImage
+from tests.pictures import sharp_lesion
+
+BOUNDARY: Final = "fault-5b1c"
+_NUM_LESIONS: Final = 8
+_NO_HEATMAP: Final = "/predict?heatmap=false"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request.
+
+    Attributes:
+        path: With its query.
+        body: None for GET.
+        content_type: Of the body.
+        headers: Beside those.
+        pictures: Names of the pictures inside, by place; None for one that is none.
+    """
+
+    path: str = _NO_HEATMAP
+    body: bytes | None = None
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[str | None, ...] = ()
+
+    @property
+    def predicts(self) -> bool:
+        """Whether a 200 is an answer about an image."""
+        return self.path.startswith("/predict")
+
+
+@cache
+def lesion(number: int) -> bytes:
+    """One of some drawn lesions, as PNG; each of another brightness, so that answers differ."""
+    return encode_png(_pixels(number, 320, 240))
+
+
+@cache
+def jpeg(number: int, width: int = 600, height: int = 450) -> bytes:
+    """The same as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(_pixels(number, width, height)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _pixels(number: int, width: int, height: int) -> RgbImage:
+    share = 0.72 + 0.03 * (number % _NUM_LESIONS)
+    drawn = sharp_lesion(600, 450) * share
+    return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def form(*images: bytes) -> bytes:
+    """A multipart body of files in fields `image`."""
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    return b"".join(head + image + b"\r\n" for image in images) + f"--{BOUNDARY}--\r\n".encode()
+
+
+FORM: Final = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def valid(number: int, *, heatmap: bool = False) -> Ask:
+    """A picture to answer, as a form or as the body itself."""
+    path = "/predict?overlay_format=jpeg" if heatmap else _NO_HEATMAP
+    name = f"lesion {number % _NUM_LESIONS}"
+    if number % 2:
+        return Ask(path, jpeg(number % _NUM_LESIONS), "image/jpeg", {}, (name,))
+    return Ask(path, form(lesion(number % _NUM_LESIONS)), FORM, {}, (name,))
+
+
+def large(_number: int) -> Ask:
+    """A picture of twelve million pixels, as a form that is kept in a file while it comes."""
+    body = form(jpeg(0, 4000, 3000))
+    return Ask(_NO_HEATMAP, body, FORM, {}, ("large",))
+
+
+@cache
+def _huge() -> bytes:
+    pixels = cv2.resize(_pixels(0, 500, 450), (5000, 4500), interpolation=cv2.INTER_NEAREST)
+    return encode_png(np.asarray(pixels, np.uint8))
+
+
+def huge(_number: int) -> Ask:
+    """A picture of 22.5 million pixels, whose decoding takes twice 67 megabytes."""
+    return Ask(_NO_HEATMAP, _huge(), "image/png", {}, ("huge",))
+
+
+def batch(number: int) -> Ask:
+    """Two pictures to answer, and one between them that is none."""
+    first, second = number % _NUM_LESIONS // 2 * 2, (number + 2) % _NUM_LESIONS // 2 * 2
+    body = form(lesion(first), b"no picture", lesion(second))
+    names = (f"lesion {first}", None, f"lesion {second}")
+    return Ask("/predict/batch?heatmap=false", body, FORM, {}, names)
+
+
+def refused(number: int) -> Ask:
+    """Something that must be refused, of a dozen kinds."""
+    png = lesion(number % _NUM_LESIONS)
+    kinds = (
+        Ask(body=png[: len(png) // 2], content_type="image/png"),
+        Ask(body=b"", content_type="image/png"),
+        Ask(body=b"no picture" * 50, content_type="application/octet-stream"),
+        Ask(body=png, content_type="text/plain"),
+        Ask(body=b'{"image": 1}', content_type="application/json"),
+        Ask(body=png, content_type="multipart/form-data"),
+        Ask(body=form()[:-6], content_type=FORM),
+        Ask("/predict?model=unknown", png, "image/png"),
+        Ask("/predict?heatmap=perhaps", png, "image/png"),
+        Ask("/predict?frame=2", png, "image/png"),
+        Ask(body=png, content_type="image/png", headers={"x-request-timeout": "soon"}),
+        Ask("/predict/batch", png, "image/png"),
+        Ask("/models/unknown"),
+        Ask("/nowhere"),
+    )
+    return kinds[number % len(kinds)]
+
+
+def oversize(max_bytes: int) -> Ask:
+    """More bytes than an image may have."""
+    return Ask(body=bytes(max_bytes * 2), content_type="application/octet-stream")
+
+
+def harmless(number: int) -> Ask:
+    """Something that operators and pages ask for."""
+    return Ask(("/health/live", "/models", "/openapi.json", "/metrics")[number % 4])
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that unfold to hundreds of megabytes, or say that they do."""
+    return {
+        "PNG, 30000 x 30000": _png(30_000, 30_000, rows=200),
+        "PNG, 4000 x 4000, four times its rows": _png(4_000, 4_000, rows=16_000),
+        "JPEG, 10000 x 7000": _jpeg_of_one_colour(10_000, 7_000),
+        "GIF in place of a PNG": b"GIF89a" + b"\xff" * 13,
+        "BMP, 65535 x 65535": b"BM"
+        + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, 65_535, 65_535, 1, 24)
+        + bytes(24),
+        "TIFF, 60000 x 60000": _tiff(60_000),
+    }
+
+
+def _png(width: int, height: int, rows: int) -> bytes:
+    packed = zlib.compressobj(1)
+    data = b"".join(packed.compress(bytes(1 + 3 * width)) for _ in range(rows)) + packed.flush()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return pack(">I", len(content)) + name + content + pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def _jpeg_of_one_colour(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (150, 120, 110)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def _bmp(side: int) -> bytes:
+    return b"BM" + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, side, side, 1, 24) + bytes(24)
+
+
+def _tiff(side: int) -> bytes:
+    tags = ((256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 32773), (262, 3, 1), (273, 4, 8))
+    entries = b"".join(pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + pack("<I", 8) + pack("<H", len(tags)) + entries + pack("<I", 0)
