@@ -45,7 +45,7 @@ from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
 from app.inference.models import Engine, LoadedModel
 from app.inference.registry import ModelRegistry, load_registry
-from app.inference.release import Release, require_release
+from app.inference.release import Release, loaded_release, read_release, require_release
 from app.inference.runtimes import engine_maker
 from app.interop.fhir_access import TokenAccess, open_fhir_server
 from app.interop.fhir_conformance import OPERATION_PATH
@@ -209,6 +209,8 @@ def _load(
     known: Mapping[str, LoadedModel],
 ) -> ModelRegistry:
     """Read the models folder; where the release is fixed, only as that."""
+    if release is not None:  # before anything of another one takes time and memory
+        require_release(read_release(settings.models_dir), release)
     registry = load_registry(
         settings.models_dir,
         settings.default_model,
@@ -218,7 +220,7 @@ def _load(
         public_keys=settings.model_public_keys,
     )
     if release is not None:
-        require_release(registry, release)
+        require_release(loaded_release(registry), release)
     return registry
 
 

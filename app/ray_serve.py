@@ -133,7 +133,7 @@ class Replica:
             changes["model_threads"] = max(1, int(cpus))
         own = settings.model_copy(update=changes)
         self._service = create_app(own, release)
-        _serve_operators(self._service, listening, own.client_timeout_seconds)
+        self._operators = _Operators(self._service, listening, own.client_timeout_seconds)
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201  Ray Serve's name for it
         """What answers."""
@@ -145,7 +145,9 @@ class Replica:
         Raises:
             ServiceStoppingError: It begins no prediction any more.
             ModelFaultError: A model failed its last self-test.
+            RuntimeError: Operators are not answered any more.
         """
+        self._operators.check()
         services: Services = self._service.state.services
         services.check_ready()
 
@@ -174,30 +176,45 @@ class _OperatorsServer(uvicorn.Server):
         yield
 
 
-def _serve_operators(app: FastAPI, listening: socket.socket, client_seconds: float) -> None:
-    """Let an application answer on a second socket too, while it runs."""
-    started = app.router.lifespan_context
-    server = _OperatorsServer(
-        uvicorn.Config(
-            app,
-            lifespan="off",  # Ray Serve runs it
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http=bounded_protocol(client_seconds),
-            ws="none",
-            timeout_graceful_shutdown=1,
+class _Operators:
+    """An application answers on a second socket too, while it runs."""
+
+    def __init__(self, app: FastAPI, listening: socket.socket, client_seconds: float) -> None:
+        """Begin with the application's start-up, end with it."""
+        self._listening = listening
+        self._server = _OperatorsServer(
+            uvicorn.Config(
+                app,
+                lifespan="off",  # Ray Serve runs it
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                http=bounded_protocol(client_seconds),
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
         )
-    )
+        self._serving: asyncio.Task[None] | None = None
+        self._started = app.router.lifespan_context
+        app.router.lifespan_context = self._lifespan
+
+    def check(self) -> None:
+        """Say whether it still answers.
+
+        Raises:
+            RuntimeError: It has ended.
+        """
+        if self._serving is None or self._serving.done():
+            raise RuntimeError("The replica's port for operators is closed.")
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[Any]:
-        async with started(app) as state:
-            serving = asyncio.create_task(server.serve([listening]), name="operators")
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[Any]:
+        async with self._started(app) as state:
+            self._serving = asyncio.create_task(
+                self._server.serve([self._listening]), name="operators"
+            )
             try:
                 yield state
             finally:
-                server.should_exit = True
-                await serving
-
-    app.router.lifespan_context = lifespan
+                self._server.should_exit = True
+                await asyncio.wait([self._serving])

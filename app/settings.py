@@ -56,8 +56,11 @@ def _require_ports_as_browsers_write_them(servers: str) -> str:
         parts = urlsplit(server)
         default = {"https": 443, "http": 80}[parts.scheme]
         given = parts.netloc.partition(":")[2]
-        if given and (given != str(parts.port) or parts.port == default):
-            raise ValueError(f"expected {server} without port {given}, as browsers write it")
+        if given and (given != str(parts.port) or parts.port in {0, default}):
+            raise ValueError(
+                f"{server}: expected a port from 1 to 65535 without zeros before it, and none "
+                f"where it is {default}, as browsers write it"
+            )
     return servers
 
 

@@ -239,42 +239,47 @@ class Fleet:
             ArtifactError: A model must not be served; the message names the file.
         """
         async with self._reloading:
-            known = {digest: served.loaded for digest, served in self._served.items()}
             try:
-                registry = await to_thread.run_sync(self._load, known)
-            except ArtifactError as error:
-                logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
-                raise
-            for model in registry.models():
-                if model.digest not in known:
-                    await self._warm_up(model)
-            served = {
-                model.digest: self._served.get(model.digest)
-                or ServedModel(model, self.limits, self._threads, self._metrics, self._tracing)
-                for model in registry.models()
-            }
-            retired = [old for digest, old in self._served.items() if digest not in served]
-            self.registry, self._served = registry, served
-            self._metrics.announce_models(
-                (
-                    m.manifest,
-                    m.digest,
-                    m.engine.runtime,
-                    "shadow" if m is registry.shadow else "serving",
-                )
-                for m in registry.models()
+                await self._exchange()
+            finally:  # of what was refused, too
+                await self._give_memory_back()
+
+    async def _exchange(self) -> None:
+        known = {digest: served.loaded for digest, served in self._served.items()}
+        try:
+            registry = await to_thread.run_sync(self._load, known)
+        except ArtifactError as error:
+            logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
+            raise
+        for model in registry.models():
+            if model.digest not in known:
+                await self._warm_up(model)
+        served = {
+            model.digest: self._served.get(model.digest)
+            or ServedModel(model, self.limits, self._threads, self._metrics, self._tracing)
+            for model in registry.models()
+        }
+        retired = [old for digest, old in self._served.items() if digest not in served]
+        self.registry, self._served = registry, served
+        for old in retired:
+            task = asyncio.create_task(self._retire(old), name=f"retire {old.manifest.name}")
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        self._metrics.announce_models(
+            (
+                m.manifest,
+                m.digest,
+                m.engine.runtime,
+                "shadow" if m is registry.shadow else "serving",
             )
-            self._metrics.watch_queues(
-                (line.manifest, lambda line=line: line.num_waiting)  # type: ignore[misc]
-                for line in served.values()
-            )
-            await self.self_test()
-            await self._give_memory_back()
-            for old in retired:
-                task = asyncio.create_task(self._retire(old), name=f"retire {old.manifest.name}")
-                self._background.add(task)
-                task.add_done_callback(self._background.discard)
-            logger.info("models served", extra={"models": registry.names()})
+            for m in registry.models()
+        )
+        self._metrics.watch_queues(
+            (line.manifest, lambda line=line: line.num_waiting)  # type: ignore[misc]
+            for line in served.values()
+        )
+        await self.self_test()
+        logger.info("models served", extra={"models": registry.names()})
 
     def get(self, name: str | None) -> Served:
         """The newest version of a model or the ensemble, or `name@version`; the default for None.

@@ -33,14 +33,18 @@ def read_release(models_dir: Path) -> dict[str, str]:
     return release
 
 
-def require_release(registry: ModelRegistry, release: Release) -> None:
+def loaded_release(registry: ModelRegistry) -> Release:
+    """What was loaded and verified."""
+    return {model.qualified_name: model.digest for model in [*registry.all(), *registry.models()]}
+
+
+def require_release(found: Release, release: Release) -> None:
     """Refuse models that are not those of a release, all of them and no other.
 
     Raises:
         ArtifactError: They differ; the message names them.
     """
-    loaded = {model.qualified_name: model.digest for model in [*registry.all(), *registry.models()]}
-    others = sorted({name for name, _ in loaded.items() ^ release.items()})
+    others = sorted({name for name, _ in found.items() ^ release.items()})
     if others:
         raise ArtifactError(
             f"The models folder is not what this service was deployed with: {', '.join(others)}"

@@ -35,7 +35,8 @@ class Interval:
         statuses: Number of requests by status; 0 for a lost connection.
         p50_ms: Median latency of those that were answered with 200, in milliseconds.
         p99_ms: 99th percentile of the same.
-        ready_ms: Of one request to `/health/ready` at the interval's end.
+        ready_ms: Of one request to `/health/ready` in the interval.
+        ready_status: Of the same request.
         resident_mb: Memory of the service at its end.
         open_files: The service's file descriptors at its end.
         threads: Its threads at its end.
@@ -45,6 +46,7 @@ class Interval:
     p50_ms: float
     p99_ms: float
     ready_ms: float
+    ready_status: int
     resident_mb: int
     open_files: int
     threads: int
@@ -52,7 +54,7 @@ class Interval:
 
 def main(
     minutes: Annotated[int, typer.Option(help="How long.", min=1)] = 60,
-    interval: Annotated[float, typer.Option(help="Seconds of each row.", min=1)] = 60.0,
+    interval: Annotated[float, typer.Option(help="Seconds of each row.", min=1, max=60)] = 60.0,
 ) -> None:
     """Soak the service with the default model in OpenVINO, audit log on; write page and plot."""
     logs, records = Path("runs/bench-logs"), Path("runs/soak-records")
@@ -72,13 +74,7 @@ def main(
     write_page(results, PAGE)
 
 
-def soak(
-    server: Server,
-    call: Call,
-    num_intervals: int,
-    seconds: float,
-    warm_up: float = CAPACITY_SECONDS,
-) -> dict[str, Any]:
+def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict[str, Any]:
     """Find the capacity, then send `SHARE` of it at a steady rate.
 
     Args:
@@ -86,10 +82,10 @@ def soak(
         call: What is asked.
         num_intervals: How many intervals are measured.
         seconds: Of each.
-        warm_up: Seconds in which the capacity is found.
     """
-    capacity = asyncio.run(closed_loop(server.port, call, CAPACITY_CALLERS, warm_up)).throughput()
-    intervals = asyncio.run(_soak(server, call, SHARE * capacity, num_intervals, seconds))
+    found = closed_loop(server.port, call, CAPACITY_CALLERS, CAPACITY_SECONDS)
+    capacity = asyncio.run(found).throughput()
+    intervals = asyncio.run(steady(server, call, SHARE * capacity, num_intervals, seconds))
     return {
         "capacity_per_second": round(capacity, 2),
         "offered_per_second": round(SHARE * capacity, 2),
@@ -98,38 +94,51 @@ def soak(
     }
 
 
-async def _soak(
+async def steady(
     server: Server, call: Call, rate: float, num_intervals: int, seconds: float
 ) -> list[Interval]:
-    """Requests at a steady rate without a pause between intervals."""
+    """Requests at a steady rate, without a pause between the intervals.
+
+    Latencies count from when a request was due, so that a client which is late hides nothing.
+
+    Args:
+        server: A running service.
+        call: What is asked.
+        rate: Requests a second.
+        num_intervals: How many intervals are measured.
+        seconds: Of each.
+    """
+    per_interval = max(1, round(rate * seconds))
     loads = [Load(seconds) for _ in range(num_intervals)]
-    ends: list[tuple[float, int, int, int]] = []
-    per_interval = int(rate * seconds)
+    probes: list[asyncio.Task[tuple[int, float]]] = []
+    ends: list[tuple[int, int, int]] = []
 
-    async def send(session: Any, load: Load) -> None:
-        load.add(*await ask(session, server.port, call))
+    async def send(load: Load, due: float) -> None:
+        late = time.perf_counter() - due
+        status, latency = await ask(session, server.port, call)
+        load.add(status, late + latency)
 
-    async with connect() as session:
+    async with connect() as session, asyncio.TaskGroup() as requests:
         started = time.perf_counter()
-        async with asyncio.TaskGroup() as requests:
-            for number in range(num_intervals * per_interval):
-                due = started + number / per_interval * seconds
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                requests.create_task(send(session, loads[number // per_interval]))
-                if (number + 1) % per_interval == 0:
-                    _, ready = await ask(session, server.port, _READY)
-                    ends.append((ready, *_look_at(server)))
+        for number in range(num_intervals * per_interval):
+            due = started + number / per_interval * seconds
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            requests.create_task(send(loads[number // per_interval], due))
+            if (number + 1) % per_interval == 0:
+                probes.append(requests.create_task(ask(session, server.port, _READY)))
+                ends.append(_look_at(server))
     return [
         Interval(
             statuses={str(s): len(latencies) for s, latencies in sorted(load.latencies.items())},
             p50_ms=round(load.quantile(0.5), 1),
             p99_ms=round(load.quantile(0.99), 1),
-            ready_ms=round(ready * 1e3, 1),
+            ready_ms=round(probe.result()[1] * 1e3, 1),
+            ready_status=probe.result()[0],
             resident_mb=megabytes,
             open_files=files,
             threads=threads,
         )
-        for load, (ready, megabytes, files, threads) in zip(loads, ends, strict=True)
+        for load, probe, (megabytes, files, threads) in zip(loads, probes, ends, strict=True)
     ]
 
 
@@ -147,6 +156,7 @@ def write_page(results: dict[str, Any], page: Path) -> None:
             total[status] = total.get(status, 0) + number
     answered = ", ".join(f"{number:,} x {status}" for status, number in sorted(total.items()))
     lost = total.get(str(LOST), 0)
+    not_ready = sum(interval.ready_status != 200 for interval in intervals)
     quarter = max(1, len(intervals) // 4)
     first, last = intervals[:quarter], intervals[-quarter:]
     _draw(intervals, results["interval_seconds"], page.parent / "images" / PLOT)
@@ -170,7 +180,9 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "model in OpenVINO, heatmap and audit log included. The client is on the same "
                 "machine and takes its share of the processor.",
                 "",
-                f"Answers: {answered}; {lost} lost.",
+                f"Answers: {answered}; {lost} lost. `/health/ready` was asked {len(intervals)} "
+                f"times and was not 200 {not_ready} times. Latencies count from when a request "
+                "was due.",
                 "",
                 f"| median of the intervals | first {quarter} | last {quarter} |",
                 "|---|---|---|",

@@ -4,10 +4,10 @@ Debian packages: buildah, podman, runc and, where the registry of the base image
 debootstrap. Needs root, as `buildah` and `podman` without it need a set-up of their own.
 """
 
+import json
 import re
 import resource
 import shutil
-import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +18,13 @@ import yaml
 
 from tests.conftest import REPOSITORY
 
-PACKAGES: Final = ("buildah", "podman", "runc")
+PACKAGES: Final = ("buildah", "podman", "runc", "debootstrap")
 IMAGE: Final = "localhost/dermhybrid:test"
+STAND_IN: Final = "localhost/dermhybrid-base"
+"""Of a base image that cannot be pulled; it has that one's name only while the image is built."""
+
+AUTHORITIES: Final = "/etc/ssl/certs"
+"""Of certificates: this machine's, for a network whose proxy looks into TLS."""
 MIRROR: Final = "http://deb.debian.org/debian"
 PULL_SECONDS: Final = 60
 
@@ -50,28 +55,30 @@ def build_image(scratch: Path) -> str:
     """
     dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
     (base,) = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE))
-    origin = _provide_base(f"docker.io/library/{base}", scratch)
-    # The machine's own authorities, for a network whose proxy looks into TLS.
-    authorities = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/x").parent
+    base = f"docker.io/library/{base}"
     build = ["buildah", "bud", "--isolation", "chroot", "--network", "host", "--pull-never"]
-    build += ["--format", "docker", "--layers", "--volume", f"{authorities}:/etc/ssl/certs:ro"]
-    _run([*build, "--tag", IMAGE, str(REPOSITORY)])
-    return origin
-
-
-def _provide_base(base: str, scratch: Path) -> str:
-    if _exists(base):
-        return f"{base}, as this machine has it"
+    build += ["--format", "docker", "--layers", "--volume", f"{AUTHORITIES}:{AUTHORITIES}:ro"]
+    build += ["--tag", IMAGE, str(REPOSITORY)]
+    if _has(base):
+        _run(build)
+        return f"{base}, as this machine had it"
     try:
         _run(["buildah", "pull", "--quiet", base], timeout=PULL_SECONDS)
     except (ProgramError, subprocess.TimeoutExpired):
-        _make_base(base, scratch)
-        return f"Debian's own Python from {MIRROR}, for {base} could not be pulled"
+        if not _has(STAND_IN):
+            _make_stand_in(base, scratch)
+        _run(["buildah", "tag", STAND_IN, base])
+        try:
+            _run(build)
+        finally:
+            _run(["buildah", "rmi", base])  # the name alone
+        return f"Debian's own Python from {MIRROR}: {base} could not be pulled"
+    _run(build)
     return f"{base}, pulled"
 
 
-def _make_base(base: str, scratch: Path) -> None:
-    """Debian with its own Python under the name of the base that cannot be pulled.
+def _make_stand_in(base: str, scratch: Path) -> None:
+    """Debian with its own Python, in place of a base that cannot be pulled.
 
     Its pip is told to install into the system, as that of the base does.
     """
@@ -82,12 +89,13 @@ def _make_base(base: str, scratch: Path) -> None:
     container = _run(["buildah", "from", "scratch"])
     _run(["buildah", "add", "--quiet", container, str(scratch), "/"])
     _run(["buildah", "config", "--env", "PIP_BREAK_SYSTEM_PACKAGES=1", container])
-    _run(["buildah", "commit", "--quiet", "--rm", container, base])
+    _run(["buildah", "commit", "--quiet", "--rm", container, STAND_IN])
 
 
-def _exists(image: str) -> bool:
-    found = subprocess.run(["buildah", "inspect", image], check=False, capture_output=True)
-    return found.returncode == 0
+def _has(image: str) -> bool:
+    images = json.loads(_run(["buildah", "images", "--json"]))
+    names = {name for found in images for name in found.get("names") or ()}
+    return bool(names & {image, f"{image}:latest"})
 
 
 @contextmanager

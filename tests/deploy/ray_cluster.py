@@ -48,6 +48,7 @@ def ray_cluster(log: Path, port: int, num_cpus: int) -> Iterator[str]:
         "num-cpus": num_cpus,
         "object-store-memory": 100_000_000,
         "port": port,
+        "node-ip-address": "127.0.0.1",  # whoever reaches its ports may run any code
         "include-dashboard": "false",
         # Any free ones, beside another cluster of this machine.
         "min-worker-port": 0,

@@ -22,12 +22,10 @@ import httpx2
 import numpy as np
 import pytest
 import yaml
-from ray.serve.schema import ServeDeploySchema
 
 from app.audit import read_head, verify
 from app.domain.heatmaps import encode_png
-from app.ray_serve import NUM_OPERATIONS_PORTS, check_replicable
-from app.settings import Settings
+from app.ray_serve import NUM_OPERATIONS_PORTS
 from tests.conftest import PLAIN_MODEL, REPOSITORY
 from tests.deploy.ray_cluster import START_SECONDS, deploy, ray_cluster
 from tests.pictures import sharp_lesion
@@ -167,24 +165,6 @@ def compare(service: Service, models: Path, images: list[bytes], log: Path) -> N
             if all(more.values()):
                 return
     raise AssertionError(f"One replica has answered everything: {more}")
-
-
-def test_ray_takes_the_config_and_the_service_its_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ServeDeploySchema.model_validate(CONFIG)
-    (application,) = CONFIG["applications"]
-    for name, value in application["runtime_env"]["env_vars"].items():
-        assert name.lower() in Settings.model_fields
-        monkeypatch.setenv(name, value)
-    settings = Settings()
-    check_replicable(settings)
-    assert settings.has_credentials
-    assert CONFIG["http_options"]["request_timeout_s"] > settings.max_request_timeout_seconds
-    (deployment,) = application["deployments"]
-    scaling = deployment["autoscaling_config"]
-    assert scaling["target_ongoing_requests"] == settings.max_batch_size
-    assert scaling["max_replicas"] <= NUM_OPERATIONS_PORTS // 2  # all on one machine, and replaced
 
 
 @pytest.mark.slow

@@ -48,6 +48,14 @@ class Caller(threading.Thread):
             else:
                 self.failures.append(answer.text)
 
+    def move_to(self, address: str) -> None:
+        """Returns when nothing more goes to the address before."""
+        self.address = address
+        # One answer may be of a request that had begun, the next is not.
+        enough = len(self.answers) + 2
+        while len(self.answers) < enough and not self.failures:
+            time.sleep(0.05)
+
     def newest_version(self) -> int | None:
         return int(self.answers[-1]["model"]["version"]) if self.answers else None
 
@@ -140,14 +148,14 @@ def test_a_new_service_takes_over_from_the_old_one_and_gives_back(
         wait_until(lambda: len(caller.answers) > 3, logs[0])
         with service_process(logs[1], settings(new), STOP_SECONDS) as (second, new_address):
             assert served(new_address) == served(old_address)
-            caller.address = new_address
+            caller.move_to(new_address)
             before = len(caller.answers)
             first.send_signal(signal.SIGTERM)
             assert first.wait(STOP_SECONDS) == 0
             wait_until(lambda: len(caller.answers) > before + 3, logs[1])
             # The old one again, on the records that it left.
             with service_process(logs[2], settings(old), STOP_SECONDS) as (third, address):
-                caller.address = address
+                caller.move_to(address)
                 before = len(caller.answers)
                 second.send_signal(signal.SIGTERM)
                 assert second.wait(STOP_SECONDS) == 0
@@ -165,5 +173,5 @@ def test_two_services_do_not_share_a_folder_of_records(tiny_models: Path, tmp_pa
     settings = {"MODELS_DIR": str(tiny_models), "RUNTIME": "openvino", "AUDIT_DIR": str(records)}
     with service_process(tmp_path / "log", settings, STOP_SECONDS):
         second = service_process(tmp_path / "second", settings, STOP_SECONDS)
-        with pytest.raises(AssertionError, match=str(records)), second:
+        with pytest.raises(AssertionError, match="another process writes"), second:
             pass

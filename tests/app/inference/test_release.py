@@ -10,7 +10,7 @@ from app.access.keys import create_key
 from app.access.scopes import Scope
 from app.domain.errors import ArtifactError, ManifestError
 from app.inference.registry import load_registry
-from app.inference.release import read_release, require_release
+from app.inference.release import loaded_release, read_release, require_release
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.main import create_app
 from app.settings import Settings
@@ -22,9 +22,9 @@ def test_a_folder_is_its_own_release(tiny_models: Path) -> None:
     release = read_release(tiny_models)
     assert set(release) == {f"{PLAIN_MODEL}@1", f"{PLAIN_MODEL}@2", f"{ATTENTION_MODEL}@1"}
     shadow = f"{PLAIN_MODEL}@1"
-    require_release(load_registry(tiny_models, None, TensorFlowEngine), release)
+    require_release(loaded_release(load_registry(tiny_models, None, TensorFlowEngine)), release)
     registry = load_registry(tiny_models, None, TensorFlowEngine, shadow_name=shadow)
-    require_release(registry, release)
+    require_release(loaded_release(registry), release)
 
 
 def test_the_committed_ensemble_belongs_to_the_release() -> None:
@@ -36,7 +36,9 @@ def test_models_that_are_more_fewer_or_others_are_named(own_models: Path) -> Non
 
     def refused() -> str:
         with pytest.raises(ArtifactError, match="deploy the service anew") as error:
-            require_release(load_registry(own_models, None, TensorFlowEngine), release)
+            require_release(
+                loaded_release(load_registry(own_models, None, TensorFlowEngine)), release
+            )
         return str(error.value).partition("deployed with: ")[2].partition(" differ")[0]
 
     more = write_tiny_artifact(own_models, PLAIN_MODEL, version=3, seed=9)
