@@ -23,8 +23,8 @@ models/cnn_efficientnet_lite0/1` brings it back.
 `fit lite-efficientnet-lite0-by-image --data data/paper` is trained and measured on the paper's
 split, in which photographs of one lesion fall into several parts; `fit
 lite-efficientnet-lite0-by-image-continued --initial-model FOLDER` goes on from there with no class
-weighed more than another. Their figures show what such a split adds; their
-models are not served.
+weighed more than another. Their figures show what such a split adds; their models are not served.
+Test part of protocol `paper`, once each: accuracy 0.8248 and 0.8437, balanced 0.7713 and 0.7562.
 """
 
 from dataclasses import replace
