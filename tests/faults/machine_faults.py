@@ -5,6 +5,7 @@ import resource
 import signal
 import statistics
 import time
+from dataclasses import replace
 from typing import Final
 
 import psutil
@@ -92,7 +93,7 @@ async def descriptors_exhausted(stage: Stage, service: Service) -> Report:
                     ]
                     await asyncio.sleep(stage.scale(6, 2))
                     new = await asyncio.gather(
-                        *(service.ask(valid(n), anew=True) for n in range(4))
+                        *(service.ask(replace(valid(n), anew=True)) for n in range(4))
                     )
                     for _, writer in idle:
                         writer.close()

@@ -163,7 +163,7 @@ def _faults(stage: Stage, service: Service) -> dict[str, Callable[[Report], Awai
         with starved(gently=stage.quick):
             await asyncio.sleep(seconds)
 
-    faults = {
+    faults: dict[str, Callable[[Report], Awaitable[None]]] = {
         "a reload": reloaded,
         "a SIGSTOP": paused,
         "a full disk": without_disk,

@@ -31,6 +31,7 @@ class Ask:
         content_type: Of the body.
         headers: Beside those.
         pictures: Names of the pictures inside, by place; None for one that is none.
+        anew: Whether by a connection of its own.
     """
 
     path: str = _NO_HEATMAP
@@ -38,6 +39,7 @@ class Ask:
     content_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     pictures: tuple[str | None, ...] = ()
+    anew: bool = False
 
     @property
     def predicts(self) -> bool:

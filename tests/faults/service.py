@@ -92,8 +92,8 @@ class Service:
         """All that it wrote."""
         return "".join(p.read_text(errors="replace") for p in self.folder.glob("service-*.log"))
 
-    async def ask(self, ask: Ask, *, anew: bool = False, **headers: str) -> Outcome:
-        """Send a request, by a new connection if need be, and note how it ended."""
+    async def ask(self, ask: Ask, **headers: str) -> Outcome:
+        """Send a request and note how it ended."""
         identifier = uuid.uuid4().hex
         self.ledger.sent.add(identifier)
         sent = {**self.headers, **ask.headers, **headers, "X-Request-ID": identifier}
@@ -101,7 +101,7 @@ class Service:
             sent["Content-Type"] = ask.content_type
         method, started = "GET" if ask.body is None else "POST", time.perf_counter()
         lines: dict[int, Part] = {}
-        session = self.strangers if anew else self.session
+        session = self.strangers if ask.anew else self.session
         try:
             async with session.request(
                 method, self.address + ask.path, data=_payload(ask.body), headers=sent
