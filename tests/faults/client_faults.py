@@ -18,6 +18,8 @@ BODY_SECONDS: Final = 6.0
 
 DRIP_SECONDS: Final = 4 * (BODY_SECONDS + CLIENT_TIMEOUT)
 """By then even a busy machine has closed what never ends."""
+SETTLE_SECONDS: Final = 60.0
+"""For the last descriptor to be closed."""
 
 _DICOM: Final = {
     "deflated-bomb": "422 image-corrupt",
@@ -25,7 +27,7 @@ _DICOM: Final = {
     "jpeg-bomb-declared": "422 image-too-many-pixels",
     "runs-bomb": "422 image-corrupt",
 }
-SETTLE_SECONDS: Final = 60.0
+"""Bombs in DICOM, and how a request with them must end."""
 
 _HEAD: Final = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
 
