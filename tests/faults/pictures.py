@@ -17,7 +17,18 @@ from app.domain.images import RgbImage
 from tests.pictures import sharp_lesion
 
 BOUNDARY: Final = "fault-5b1c"
-NUM_LESIONS: Final = 8
+_TINTS: Final = (
+    (0.7, 0.7, 0.7),
+    (1.0, 1.0, 0.7),
+    (0.7, 0.7, 0.85),
+    (0.85, 0.7, 0.85),
+    (1.0, 0.7, 0.85),
+    (1.0, 0.85, 0.7),
+    (0.85, 0.85, 0.85),
+    (0.85, 0.7, 1.0),
+)
+"""Shares of red, green and blue; `Ledger.check_truths_differ` looks at what comes of them."""
+NUM_LESIONS: Final = len(_TINTS)
 _NO_HEATMAP: Final = "/predict?heatmap=false"
 
 
@@ -49,7 +60,7 @@ class Ask:
 
 @cache
 def lesion(number: int) -> bytes:
-    """One of some drawn lesions, as PNG; each of another brightness, so that answers differ."""
+    """One of some drawn lesions, as PNG; each of another tint, so that answers differ."""
     return encode_png(_pixels(number, 320, 240))
 
 
@@ -62,8 +73,7 @@ def jpeg(number: int, width: int = 600, height: int = 450) -> bytes:
 
 
 def _pixels(number: int, width: int, height: int) -> RgbImage:
-    share = 0.72 + 0.03 * (number % NUM_LESIONS)
-    drawn = sharp_lesion(600, 450) * share
+    drawn = sharp_lesion(600, 450) * np.array(_TINTS[number % NUM_LESIONS])
     return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
