@@ -20,7 +20,6 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 MIN_BYTES_TAKEN: Final = 4 * 1024
 
-
 _EXHAUSTED: Final = json.dumps(
     {
         "type": "urn:dermhybrid:problem:resources-exhausted",
@@ -79,7 +78,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not isinstance(getattr(sys.exception(), "__context__", None), MemoryError):
             super().send_400_response(msg)
             return
-        if self.cycle is None or not self.cycle.response_started:
+        cycle = self.cycle  # on a connection that goes on it may still be of the request before
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(
                 b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n"
                 b"content-type: application/problem+json\r\ncontent-length: %d\r\n\r\n%b"

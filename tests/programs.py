@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,20 +21,21 @@ def require_program(name: str) -> str:
     folders = [f for f in os.get_exec_path() if Path(f) != own]
     path = shutil.which(name, path=os.pathsep.join(folders))
     if path is None:
-        message = f"{name} is not installed (.ci/debian-packages names its package)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        do_without(f"{name} is not installed (.ci/debian-packages names its package)")
     return path
+
+
+def do_without(message: str) -> NoReturn:
+    """Skip the test for want of something that is named; fail in CI, which has it."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def require_peers() -> Path:
     """The folder of the npm packages; the test is skipped without them, and fails in CI."""
     if not (PEERS / "node_modules").is_dir():
-        message = "the test peers are not installed: npm ci --prefix tests/peers"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        do_without("the test peers are not installed: npm ci --prefix tests/peers")
     return PEERS
 
 

@@ -12,7 +12,13 @@ from app.api.answering import Question, answer_upload
 from app.api.deps import Services
 from app.api.dicom_results import make_results, to_file
 from app.api.errors import frames_of, kind_of
-from app.domain.errors import DermHybridError, DicomQueueError, ImageRejectedError
+from app.domain.errors import (
+    DermHybridError,
+    DicomQueueError,
+    ImageRejectedError,
+    ResourcesExhaustedError,
+    is_exhaustion,
+)
 from app.domain.uploads import Upload
 from app.inference.judge import Judged
 from app.interop.dicom_delivery import Deliver
@@ -109,6 +115,8 @@ class DicomWorker:
                     continue
             except DicomQueueError as error:  # the disk is full? What was taken is still there.
                 logger.error("queue failed", extra={"reason": str(error)})  # noqa: TRY400
+            except Exception as error:  # noqa: BLE001  no memory, no thread? There may be again.
+                _log_unexpected(error)
             try:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
@@ -131,10 +139,11 @@ class DicomWorker:
         except DermHybridError as error:
             await self._postpone(job, kind_of(error))
         except Exception as error:  # noqa: BLE001  whatever it is, the other jobs go on
-            logger.error(  # noqa: TRY400  its message may hold anything
-                "unexpected %s", type(error).__name__, extra={"where": frames_of(error)}
+            _log_unexpected(error)
+            exhausted = is_exhaustion(error)
+            await self._postpone(
+                job, kind_of(ResourcesExhaustedError()) if exhausted else "internal-error"
             )
-            await self._postpone(job, "internal-error")
         else:
             await to_thread.run_sync(self._queue.end, job.id, State.STORED)
             logger.info("dicom job", extra={"state": State.STORED, "attempts": job.attempts + 1})
@@ -180,3 +189,8 @@ class DicomWorker:
             logger.warning("dicom jobs", extra={"state": State.DISCARDED, "number": discarded})
         for state, number in (await to_thread.run_sync(self._queue.count)).items():
             self._services.metrics.dicom_jobs.labels(state).set(number)
+
+
+def _log_unexpected(error: Exception) -> None:
+    """Its type and place alone: its message may hold anything."""
+    logger.error("unexpected %s", type(error).__name__, extra={"where": frames_of(error)})

@@ -52,8 +52,11 @@ from typing import Final
 _EXHAUSTED: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM}
 )
-_LIBRARIES_WORDS: Final = ("bad_alloc", "bad allocation", "start new thread", "nsufficient memory")
-"""What libraries in C++ say, for lack of a class: OpenVINO, TBB, Python's threads, OpenCV."""
+_LIBRARIES_WORDS: Final = (
+    *("bad_alloc", "bad allocation", "start new thread"),
+    *("nsufficient memory", "out of memory"),
+)
+"""What libraries say, for lack of a class: OpenVINO, TBB, Python's threads; OpenCV, Pillow."""
 
 
 class DermHybridError(Exception):
@@ -143,7 +146,7 @@ class ResourcesExhaustedError(DermHybridError):
 
 def is_exhaustion(error: BaseException) -> bool:
     """Whether an error that nobody expected says that the machine has nothing left."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:  # Pillow's have none
         return error.errno in _EXHAUSTED
     return isinstance(error, MemoryError) or any(word in str(error) for word in _LIBRARIES_WORDS)
 

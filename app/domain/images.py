@@ -25,6 +25,7 @@ from app.domain.errors import (
     ImageTooManyBytesError,
     ImageTooManyPixelsError,
     ImageTooSmallError,
+    is_exhaustion,
 )
 
 RgbImage: TypeAlias = npt.NDArray[np.uint8]
@@ -137,9 +138,11 @@ def decode_image(
             if enough_side is not None:
                 _reduce_scale(image, enough_side)
             pixels = _to_rgb(ImageOps.exif_transpose(image))
-        except (ImageFormatError, MemoryError):
+        except ImageFormatError:
             raise
         except Exception as error:  # a decoder may raise anything on hostile bytes
+            if is_exhaustion(error):
+                raise  # the file may be a good one
             raise ImageCorruptError(
                 f"The file begins as {image.format} and cannot be decoded: it is truncated or "
                 "damaged. Export or transfer it again."
@@ -201,9 +204,9 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         raise ImageFormatError(
             "The bytes are no image that can be read here; expected JPEG, PNG, TIFF, BMP or WebP."
         ) from error
-    except MemoryError:
-        raise  # the file may be a good one
     except Exception as error:  # a header parser may raise anything on hostile bytes
+        if is_exhaustion(error):
+            raise
         raise ImageCorruptError(
             "The image's header cannot be read: the file is damaged. Export it again as JPEG, "
             "PNG, TIFF, BMP or WebP."

@@ -25,6 +25,7 @@ from app.domain.errors import (
     DicomNotPhotographError,
     ImageCorruptError,
     ImageFormatError,
+    is_exhaustion,
 )
 from app.domain.images import ImageLimits
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
@@ -88,9 +89,11 @@ def read_object(data: bytes, limits: ImageLimits) -> Dataset:
     """
     try:
         return _read(data, limits)
-    except (DermHybridError, MemoryError):
+    except DermHybridError:
         raise
     except Exception as error:  # a parser may raise anything on hostile bytes
+        if is_exhaustion(error):
+            raise  # the file may be a good one
         raise ImageCorruptError(
             "The file begins as DICOM and its data elements cannot be read: it is truncated or "
             "damaged. Export or transfer it again."
@@ -108,7 +111,9 @@ def value_of(dataset: Dataset, keyword: str) -> object:
     """A value of an unchecked dataset; None where it is missing or cannot be read."""
     try:
         return dataset.get(keyword)
-    except Exception:  # noqa: BLE001  a parser may raise anything on hostile bytes
+    except Exception as error:  # a parser may raise anything on hostile bytes
+        if is_exhaustion(error):
+            raise
         return None
 
 

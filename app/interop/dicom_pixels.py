@@ -32,6 +32,7 @@ from app.domain.errors import (
     DicomNotPhotographError,
     ImageCorruptError,
     ImageFormatError,
+    is_exhaustion,
 )
 from app.domain.images import DecodedImage, ImageLimits, RgbImage, check_scans, check_size
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
@@ -113,9 +114,11 @@ def read_photograph(data: bytes, limits: ImageLimits, frame: int | None = None) 
         check_size(layout.columns, layout.rows, limits)
         chosen = _choose_frame(frame, layout.num_frames)
         pixels = _decode(dataset, layout, chosen - 1)
-    except (DermHybridError, MemoryError):
+    except DermHybridError:
         raise
     except Exception as error:  # a decoder may raise anything on hostile bytes
+        if is_exhaustion(error):
+            raise  # the file may be a good one
         raise ImageCorruptError(
             "The DICOM object's pixel data cannot be decoded: they are missing, truncated, or not "
             "as the object declares them. Export or transfer it again."

@@ -16,6 +16,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.errors import domain_problem
+from app.domain.errors import ResourcesExhaustedError
 from app.protocol import MAX_HEAD_BYTES, bounded_protocol
 from tests.app.test_server import free_port, service
 from tests.programs import require_program
@@ -128,17 +130,32 @@ def test_a_head_has_an_end() -> None:
     talk(conversation)
 
 
+@pytest.mark.parametrize("requests_before", [0, 1])
 def test_what_cannot_be_read_for_want_of_memory_is_no_bad_request(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, requests_before: int
 ) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
+    on_header, num_headers = HttpToolsProtocol.on_header, 0
+
+    def fail(self: HttpToolsProtocol, name: bytes, value: bytes) -> None:
+        nonlocal num_headers  # each request has one
+        num_headers += 1
+        if num_headers > requests_before:
+            raise MemoryError
+        on_header(self, name, value)
 
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(requests_before):
+            writer.write(HEAD + b"\r\n")
+            assert (await reader.readuntil(b"done")).startswith(b"HTTP/1.1 200")
         writer.write(HEAD + b"\r\n")
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503")
-        assert json.loads(body)["type"] == "urn:dermhybrid:problem:resources-exhausted"
+        expected = domain_problem(ResourcesExhaustedError())
+        assert f"retry-after: {expected.headers['retry-after']}".encode() in head
+        assert f"content-type: {expected.headers['content-type']}".encode() in head
+        received, common = json.loads(body), json.loads(bytes(expected.body))
+        for member in ("type", "title", "status"):
+            assert received[member] == common[member]
 
     monkeypatch.setattr(HttpToolsProtocol, "on_header", fail)
     talk(conversation)

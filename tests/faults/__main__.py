@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from tests.faults.page import write_page
-from tests.faults.sections import FAULTS, inject
-from tests.faults.service import Stage
+from tests.faults.sections import FAULTS, in_order, inject
+from tests.faults.stage import Stage
 from training.fit import describe_hardware
 from training.provenance import running_code
 from training.readme import MODELS
@@ -45,8 +45,6 @@ def main(
         shutil.copytree(MODELS / MODEL, folder / "models" / MODEL)
         stage = Stage(folder / "models", folder, LOGS.resolve())
         asyncio.run(_inject(stage, only or list(FAULTS), found))
-    found = {name: found[name] for name in FAULTS if name in found}
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     write_page(found, PAGE)
     if any(one["report"]["wrong"] for one in found.values()):
         raise typer.Exit(1)
@@ -63,7 +61,8 @@ async def _inject(stage: Stage, names: list[str], found: dict[str, Any]) -> None
             "report": asdict(report),
         }
         typer.echo(f"{name}: {seconds:.0f} s, {report.skipped or report.seen}")
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(in_order(found), indent=2) + "\n"
+        RESULTS.write_text(text, encoding="utf-8")
         for sentence in report.wrong[:20]:
             typer.echo(f"  {sentence}", err=True)
 

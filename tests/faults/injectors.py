@@ -17,6 +17,13 @@ FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), Non
 """Debian's package `faketime`: lets a process see another time of day."""
 
 _BLOCK: Final = b"\0" * (64 * 1024)
+_AHEAD: Final = -10
+_BUSY: Final = """
+import time
+end = time.monotonic() + 120
+while time.monotonic() < end: pass
+"""
+"""Ends by itself where nobody is left to end it."""
 
 
 @contextmanager
@@ -43,17 +50,24 @@ def limited(pid: int, kind: int, value: int) -> Iterator[None]:
 
 
 @contextmanager
-def starved() -> Iterator[str]:
-    """Two busy processes for each core, ahead of all others where one may; yields how."""
-    number = 2 * len(os.sched_getaffinity(0))
-    busy = [
-        subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(number)
-    ]
-    niceness, words = (-10 if os.geteuid() == 0 else 0), f"{number} busy processes"
+def starved(*, gently: bool) -> Iterator[str]:
+    """Take the processor from all others; yields how.
+
+    Args:
+        gently: One busy process like any other; else two for each core, ahead of all others
+            where one may.
+    """
+    number = 1 if gently else 2 * len(os.sched_getaffinity(0))
+    command = [sys.executable, "-S", "-c", _BUSY]
+    busy = [subprocess.Popen(command) for _ in range(number)]
     try:
-        for process in busy:
-            os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
-        yield f"{words} at niceness {niceness}"
+        niceness = 0 if gently else _AHEAD
+        try:
+            for process in busy:
+                os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
+        except PermissionError:
+            niceness = 0
+        yield f"{number} busy process{'es' * (number > 1)} at niceness {niceness}"
     finally:
         for process in busy:
             process.kill()
@@ -65,12 +79,18 @@ def small_disk(folder: Path, num_bytes: int) -> Iterator[bool]:
     """A file system of its own at a folder; yields whether it could be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        yield False
+        return
+    # It reads to the end, which comes with this process's, however that ends.
+    unmount = ["sh", "-c", 'read -r _; exec umount --lazy "$1"', "sh", str(folder)]
+    watcher = subprocess.Popen(unmount, stdin=subprocess.PIPE, start_new_session=True)
     try:
-        yield mounted
+        yield True
     finally:
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        watcher.communicate()
+        if watcher.returncode:
+            raise RuntimeError(f"{folder} is still mounted; unmount it by hand.")
 
 
 @contextmanager
@@ -124,12 +144,17 @@ class Clock:
     Timers keep the machine's own monotonic clock, as when an administrator or NTP sets the time.
     """
 
-    def __init__(self, file: Path) -> None:
-        assert FAKETIME is not None
+    def __init__(self, library: Path, file: Path) -> None:
+        """Begin with the true time.
+
+        Args:
+            library: `FAKETIME`.
+            file: Where the offset is kept.
+        """
         self._file = file
         self.set("+0")
         self.environment = {
-            "LD_PRELOAD": str(FAKETIME),
+            "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_NO_CACHE": "1",

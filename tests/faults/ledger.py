@@ -1,5 +1,6 @@
 """What became of every request, and whether that is what the documentation promises."""
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -106,6 +107,16 @@ class Ledger:
         if not same:
             self.wrong.append(f"{picture}: another answer than before")
         return same
+
+    def check_truths_differ(self, number: int) -> None:
+        """Whether so many pictures have answers that cannot be taken for one another's."""
+        truths = list(self._truths.items())
+        if len(truths) != number:
+            self.wrong.append(f"{len(truths)} of {number} pictures were answered")
+        for (name, one), (other, two) in itertools.combinations(truths, 2):
+            apart = float(np.abs(one - two).max())
+            if apart <= 2 * TOLERANCE:
+                self.wrong.append(f"the answers to {name} and {other} are {apart:.4f} apart")
 
     def counts(self, since: int = 0) -> dict[str, int]:
         """Requests by how they ended; of a batch each image as well."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.faults.injectors import corrupt, missing
 from tests.faults.ledger import Report
-from tests.faults.service import RECOVERY_SECONDS, Service, Stage
+from tests.faults.service import RECOVERY_SECONDS, Service
+from tests.faults.stage import Stage
 
 Damage = Callable[[Path], AbstractContextManager[None]]
 

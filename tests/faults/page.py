@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from tests.faults.sections import in_order
+
 
 def write_page(results: dict[str, Any], page: Path) -> None:
-    """Write `docs/faults.md`."""
+    """Write `docs/faults.md`, in the order of the faults."""
+    results = in_order(results)
     lines = [
         "# Faults",
         "",

@@ -9,9 +9,9 @@ from threading import Thread
 from app.access.keys import create_key
 from app.access.scopes import Scope
 from tests.faults.ledger import Report
-from tests.faults.pictures import valid
 from tests.faults.relay import relay_to
-from tests.faults.service import Service, Stage
+from tests.faults.service import bearer
+from tests.faults.stage import Stage
 from tests.issuer import AUDIENCE, ISSUER, Issuer
 
 
@@ -28,7 +28,7 @@ async def identity_provider(stage: Stage) -> Report:
                 "OAUTH_JWKS": way.url,
             }
             await way.cut()
-            async with stage.serve("identity", {"Authorization": f"Bearer {key}"}, **settings) as s:
+            async with stage.serve("identity", bearer(key), **settings) as s:
                 done = (
                     "the identity provider refused connections, then took them and was silent; "
                     "then it was back, and gone again; callers with API keys asked all the while"
@@ -37,14 +37,14 @@ async def identity_provider(stage: Stage) -> Report:
                 async with s.fault(done) as report:
                     with s.meanwhile(report):
                         async with s.callers(2):
-                            gone = await _ask(s, token)
+                            gone = await s.end_with(token)
                             await way.open(silent=True)
-                            silent = await _ask(s, token)
+                            silent = await s.end_with(token)
                             await way.cut()
                     await way.open()
-                    await s.recover(report, Authorization=f"Bearer {token}")
+                    await s.recover(report, **bearer(token))
                     await way.cut()
-                    kept = await _ask(s, token)
+                    kept = await s.end_with(token)
                     report.notes["token while it is gone"] = gone
                     report.notes["token while it is silent"] = silent
                     report.notes["token when it is gone again"] = kept
@@ -54,11 +54,6 @@ async def identity_provider(stage: Stage) -> Report:
                     others = set(report.seen) - {"200", refusal}
                     report.expect(not others, f"API keys: {others}")
     return report
-
-
-async def _ask(service: Service, token: str) -> str:
-    asked = await service.ask(valid(1), Authorization=f"Bearer {token}")
-    return asked.whole.name
 
 
 @contextmanager

@@ -17,7 +17,18 @@ from app.domain.images import RgbImage
 from tests.pictures import sharp_lesion
 
 BOUNDARY: Final = "fault-5b1c"
-_NUM_LESIONS: Final = 8
+_TINTS: Final = (
+    (0.7, 0.7, 0.7),
+    (1.0, 1.0, 0.7),
+    (0.7, 0.7, 0.85),
+    (0.85, 0.7, 0.85),
+    (1.0, 0.7, 0.85),
+    (1.0, 0.85, 0.7),
+    (0.85, 0.85, 0.85),
+    (0.85, 0.7, 1.0),
+)
+"""Shares of red, green and blue; `Ledger.check_truths_differ` looks at what comes of them."""
+NUM_LESIONS: Final = len(_TINTS)
 _NO_HEATMAP: Final = "/predict?heatmap=false"
 
 
@@ -31,6 +42,7 @@ class Ask:
         content_type: Of the body.
         headers: Beside those.
         pictures: Names of the pictures inside, by place; None for one that is none.
+        anew: Whether by a connection of its own.
     """
 
     path: str = _NO_HEATMAP
@@ -38,6 +50,7 @@ class Ask:
     content_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     pictures: tuple[str | None, ...] = ()
+    anew: bool = False
 
     @property
     def predicts(self) -> bool:
@@ -47,7 +60,7 @@ class Ask:
 
 @cache
 def lesion(number: int) -> bytes:
-    """One of some drawn lesions, as PNG; each of another brightness, so that answers differ."""
+    """One of some drawn lesions, as PNG; each of another tint, so that answers differ."""
     return encode_png(_pixels(number, 320, 240))
 
 
@@ -60,8 +73,7 @@ def jpeg(number: int, width: int = 600, height: int = 450) -> bytes:
 
 
 def _pixels(number: int, width: int, height: int) -> RgbImage:
-    share = 0.72 + 0.03 * (number % _NUM_LESIONS)
-    drawn = sharp_lesion(600, 450) * share
+    drawn = sharp_lesion(600, 450) * np.array(_TINTS[number % NUM_LESIONS])
     return np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -80,10 +92,10 @@ FORM: Final = f"multipart/form-data; boundary={BOUNDARY}"
 def valid(number: int, *, heatmap: bool = False) -> Ask:
     """A picture to answer, as a form or as the body itself."""
     path = "/predict?overlay_format=jpeg" if heatmap else _NO_HEATMAP
-    name = f"lesion {number % _NUM_LESIONS}"
+    name = f"lesion {number % NUM_LESIONS}"
     if number % 2:
-        return Ask(path, jpeg(number % _NUM_LESIONS), "image/jpeg", {}, (name,))
-    return Ask(path, form(lesion(number % _NUM_LESIONS)), FORM, {}, (name,))
+        return Ask(path, jpeg(number % NUM_LESIONS), "image/jpeg", {}, (name,))
+    return Ask(path, form(lesion(number % NUM_LESIONS)), FORM, {}, (name,))
 
 
 def large(_number: int) -> Ask:
@@ -105,7 +117,7 @@ def huge(_number: int) -> Ask:
 
 def batch(number: int) -> Ask:
     """Two pictures to answer, and one between them that is none."""
-    first, second = number % _NUM_LESIONS // 2 * 2, (number + 2) % _NUM_LESIONS // 2 * 2
+    first, second = number % NUM_LESIONS // 2 * 2, (number + 2) % NUM_LESIONS // 2 * 2
     body = form(lesion(first), b"no picture", lesion(second))
     names = (f"lesion {first}", None, f"lesion {second}")
     return Ask("/predict/batch?heatmap=false", body, FORM, {}, names)
@@ -113,7 +125,7 @@ def batch(number: int) -> Ask:
 
 def refused(number: int) -> Ask:
     """Something that must be refused, of a dozen kinds."""
-    png = lesion(number % _NUM_LESIONS)
+    png = lesion(number % NUM_LESIONS)
     kinds = (
         Ask(body=png[: len(png) // 2], content_type="image/png"),
         Ask(body=b"", content_type="image/png"),
@@ -143,17 +155,20 @@ def harmless(number: int) -> Ask:
     return Ask(("/health/live", "/models", "/openapi.json", "/metrics")[number % 4])
 
 
-def bombs() -> dict[str, bytes]:
-    """Small files that unfold to hundreds of megabytes, or say that they do."""
+def bombs() -> dict[str, tuple[bytes, str]]:
+    """Small files that unfold to hundreds of megabytes, or say that they do.
+
+    Returns:
+        By what they are: their bytes, and how a request with them must end.
+    """
+    too_many = "422 image-too-many-pixels"
     return {
-        "PNG, 30000 x 30000": _png(30_000, 30_000, rows=200),
-        "PNG, 4000 x 4000, four times its rows": _png(4_000, 4_000, rows=16_000),
-        "JPEG, 10000 x 7000": _jpeg_of_one_colour(10_000, 7_000),
-        "GIF in place of a PNG": b"GIF89a" + b"\xff" * 13,
-        "BMP, 65535 x 65535": b"BM"
-        + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, 65_535, 65_535, 1, 24)
-        + bytes(24),
-        "TIFF, 60000 x 60000": _tiff(60_000),
+        "PNG, 30000 x 30000": (_png(30_000, 30_000, rows=200), too_many),
+        # Allowed by its header; what is beyond that is not unfolded.
+        "PNG, 4000 x 4000, four times its rows": (_png(4_000, 4_000, rows=16_000), "200"),
+        "JPEG, 10000 x 7000": (_jpeg_of_one_colour(10_000, 7_000), too_many),
+        "BMP, 65535 x 65535": (_bmp(65_535), too_many),
+        "TIFF, 60000 x 60000": (_tiff(60_000), too_many),
     }
 
 

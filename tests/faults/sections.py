@@ -1,12 +1,13 @@
 """All faults by name, in the order in which they are tried."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from tests.faults import client_faults, machine_faults, model_faults, peer_faults
+from tests.faults import client_faults, clock_faults, machine_faults, model_faults, peer_faults
 from tests.faults.ledger import Report
 from tests.faults.mixed import mixed
-from tests.faults.service import Service, Stage
+from tests.faults.service import Service
+from tests.faults.stage import Stage
 
 SHARED: Final[dict[str, Callable[[Stage, Service], Awaitable[Report]]]] = {
     "decompression bombs": client_faults.decompression_bombs,
@@ -24,13 +25,18 @@ SHARED: Final[dict[str, Callable[[Stage, Service], Awaitable[Report]]]] = {
 """Tried on one process, one after the other: it survives them all, but for SIGKILL."""
 
 ALONE: Final[dict[str, Callable[[Stage], Awaitable[Report]]]] = {
-    "clock jump": machine_faults.clock_jump,
+    "clock jump": clock_faults.clock_jump,
     "identity provider gone": peer_faults.identity_provider,
     "mixed requests": mixed,
 }
 """Each needs a service with settings of its own."""
 
 FAULTS: Final = (*SHARED, *ALONE)
+
+
+def in_order(results: dict[str, Any]) -> dict[str, Any]:
+    """What is by a fault's name, in the order of `FAULTS`."""
+    return {name: results[name] for name in FAULTS if name in results}
 
 
 async def inject(stage: Stage, names: Sequence[str]) -> AsyncIterator[tuple[str, Report]]:

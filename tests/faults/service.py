@@ -3,89 +3,32 @@
 import asyncio
 import io
 import json
-import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
 
 from app.audit import verify
-from tests.faults.injectors import resident_mb, small_disk
+from tests.faults.injectors import resident_mb
 from tests.faults.ledger import LEFT, LOST, Ledger, Outcome, Part, Report
-from tests.faults.pictures import Ask, huge, large, valid
+from tests.faults.pictures import Ask, valid
 from tests.service_process import service_process
 
 CLIENT_TIMEOUT: Final = 4.0
 """CLIENT_TIMEOUT_SECONDS, shorter than its default so that its end is seen."""
 
-DISK_BYTES: Final = 256 * 1024 * 1024
 STOP_SECONDS: Final = 120.0
-CLIENT_SECONDS: Final = 180.0
-"""A caller that has waited for so long counts as lost."""
 RECOVERY_SECONDS: Final = 120.0
 _URN: Final = "urn:dermhybrid:problem:"
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Where faults are tried.
-
-    Attributes:
-        models: Folder of the artifacts, a copy that faults may damage.
-        folder: For what a fault leaves behind.
-        logs: Where the services' logs are kept.
-        quick: Few requests and short times, to show that a fault is survived at all.
-    """
-
-    models: Path
-    folder: Path
-    logs: Path
-    quick: bool = False
-
-    def scale(self, full: float, quick: float) -> float:
-        """A number of the full form, or of the quick one."""
-        return quick if self.quick else full
-
-    @asynccontextmanager
-    async def serve(
-        self, name: str, headers: Mapping[str, str] = MappingProxyType({}), **settings: str
-    ) -> AsyncIterator["Service"]:
-        """Run the service for one fault.
-
-        Args:
-            name: Of a folder for its log, its records and its temporary files.
-            headers: Of every request.
-            settings: Beside the usual ones.
-        """
-        for make in (large, huge):  # now, for it takes seconds in which nobody would be served
-            make(0)
-        # Not kept for so long that the service closes what is about to be used.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=CLIENT_TIMEOUT / 4)
-        timeout = aiohttp.ClientTimeout(total=CLIENT_SECONDS)
-        with small_disk(self.folder / name, DISK_BYTES) as own_disk:
-            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-                settings = {"MODELS_DIR": str(self.models), **settings}
-                service = Service(self.folder / name, settings, own_disk=own_disk)
-                service.session, service.headers = session, dict(headers)
-                await service.start()
-                try:
-                    for number in range(8):  # the truth, and every kernel at work once
-                        await service.ask(valid(number))
-                    yield service
-                finally:
-                    await asyncio.to_thread(service.stop)
-                    self._keep_logs(service.folder)
-
-    def _keep_logs(self, folder: Path) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        for log in folder.glob("service-*.log"):
-            shutil.copy(log, self.logs / f"{folder.name}-{log.name}")
+def bearer(credential: str) -> dict[str, str]:
+    """The header of an API key or a token."""
+    return {"Authorization": f"Bearer {credential}"}
 
 
 class Service:
@@ -96,9 +39,12 @@ class Service:
         folder: Its log, its records and its temporary files.
         own_disk: Whether they are on a file system of their own, which can be filled.
         session: What requests are sent by.
+        strangers: The same, with a new connection for each.
+        headers: Of every request.
     """
 
     session: aiohttp.ClientSession
+    strangers: aiohttp.ClientSession
 
     def __init__(self, folder: Path, settings: dict[str, str], *, own_disk: bool) -> None:
         (folder / "tmp").mkdir(exist_ok=True)
@@ -155,8 +101,9 @@ class Service:
             sent["Content-Type"] = ask.content_type
         method, started = "GET" if ask.body is None else "POST", time.perf_counter()
         lines: dict[int, Part] = {}
+        session = self.strangers if ask.anew else self.session
         try:
-            async with self.session.request(
+            async with session.request(
                 method, self.address + ask.path, data=_payload(ask.body), headers=sent
             ) as answer:
                 body = await answer.read()
@@ -176,6 +123,10 @@ class Service:
         outcome = Outcome(identifier, whole, seconds, lines, ask.predicts)
         self.ledger.add(outcome)
         return outcome
+
+    async def end_with(self, credential: str) -> str:
+        """How a picture's request ends that is sent with an API key or a token."""
+        return (await self.ask(valid(1), **bearer(credential))).whole.name
 
     def _check(self, ask: Ask, body: bytes, identifier: str) -> dict[int, Part]:
         """Compare answers with earlier ones; gives the ends of a batch's images."""

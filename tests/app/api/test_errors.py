@@ -79,6 +79,7 @@ def test_unexpected_error_reveals_nothing(
         MemoryError(),
         OSError(errno.ENOSPC, "patient Jane Roe"),
         OSError(errno.EMFILE, "patient Jane Roe"),
+        OSError("out of memory when reading image file"),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
     ],

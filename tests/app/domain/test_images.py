@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from app.domain.errors import (
     ImageCorruptError,
@@ -26,16 +26,39 @@ WIDTH, HEIGHT = 160, 120
 
 
 @pytest.mark.parametrize("place", ["_to_rgb", "Image.open"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError("out of memory when reading image file"),  # Pillow's decoders, status -9
+        cv2.error("(-4:Insufficient memory) Failed to allocate 75000000 bytes"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=repr,
+)
 def test_a_good_picture_is_not_called_damaged_for_want_of_memory(
-    picture: RgbImage, monkeypatch: pytest.MonkeyPatch, place: str
+    picture: RgbImage, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise MemoryError
+        raise error
 
     png = encode_png(picture)
     monkeypatch.setattr(f"app.domain.images.{place}", fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(type(error)):
         decode_image(png)
+
+
+def test_a_decoder_that_says_so_is_believed(
+    picture: RgbImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Decoder(ImageFile.PyDecoder):
+        def decode(self, _buffer: object) -> tuple[int, int]:
+            return -1, -9  # ImagingError codes: IMAGING_CODEC_MEMORY
+
+    bmp = encode(picture, "RGB", "BMP")
+    monkeypatch.setitem(Image.DECODERS, "raw", Decoder)
+    with pytest.raises(OSError, match="out of memory"):
+        decode_image(bmp)
 
 
 @pytest.fixture

@@ -230,6 +230,24 @@ def test_missing_pixel_data_are_noticed() -> None:
         read(to_bytes(dataset))
 
 
+@pytest.mark.parametrize(
+    "place", ["dicom_files.read_dataset", "dicom_files.Dataset.get", "dicom_pixels.get_decoder"]
+)
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError("out of memory when reading image file")], ids=repr
+)
+def test_a_good_photograph_is_not_called_damaged_for_want_of_memory(
+    monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    data = to_bytes(make_dataset())
+    monkeypatch.setattr(f"app.interop.{place}", fail)
+    with pytest.raises(type(error)):
+        read(data)
+
+
 @pytest.mark.parametrize("value", ["many", "240", "", "1.5"])
 def test_a_wrong_value_representation_is_noticed(value: str) -> None:
     dataset = make_dataset()

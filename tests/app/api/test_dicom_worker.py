@@ -1,0 +1,66 @@
+"""The DICOM worker of an application whose machine has nothing left for a moment."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.interop.dicom_queue import JobQueue
+from app.main import create_app
+from app.settings import Settings
+from tests.dicom_photographs import make_dataset, to_bytes
+
+
+def fails_once(real: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+    errors = [error]
+
+    def method(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return real(*arguments)
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "problem"),
+    [
+        ("start_next", MemoryError("Jane Roe"), "dicom-delivery"),
+        ("start_next", RuntimeError("can't start new thread"), "dicom-delivery"),
+        ("discard_dead", MemoryError(), "dicom-delivery"),
+        ("photograph", MemoryError(), "resources-exhausted"),
+        ("photograph", KeyError("Jane Roe"), "internal-error"),
+    ],
+)
+def test_the_worker_goes_on(
+    tiny_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    error: Exception,
+    problem: str,
+) -> None:
+    settings = Settings(
+        models_dir=tiny_models,
+        dicom_queue_dir=tmp_path / "queue",
+        dicom_store_peer="ARCHIVE@127.0.0.1:1",
+        dicom_retry_seconds=300,
+    )
+    monkeypatch.setattr(JobQueue, method, fails_once(getattr(JobQueue, method), error))
+    with caplog.at_level(logging.ERROR), TestClient(create_app(settings)) as client:
+        headers = {"Content-Type": "application/dicom"}
+        taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
+        (job,) = taken.json()["jobs"]
+        give_up = time.monotonic() + 120
+        while not job["attempts"]:
+            assert time.monotonic() < give_up, job
+            time.sleep(0.1)
+            job = client.get(f"/dicom/jobs/{job['id']}").json()
+    assert job["problem"] == problem
+    assert f"unexpected {type(error).__name__}" in caplog.messages
+    assert "Jane" not in str([record.__dict__ for record in caplog.records])
