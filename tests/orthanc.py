@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,16 +13,10 @@ from typing import Any
 import httpx2
 
 from tests.conftest import REPOSITORY
+from tests.ports import free_port
 from tests.programs import require_program
 
 CONFIGURATION = REPOSITORY / "deploy" / "orthanc"
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.api.errors import domain_problem
 from app.domain.errors import ResourcesExhaustedError
 from app.protocol import MAX_HEAD_BYTES, bounded_protocol
-from tests.app.test_server import free_port, service
+from tests.app.test_server import service
+from tests.ports import free_port
 from tests.programs import require_program
 
 SECONDS = 0.5

@@ -4,13 +4,12 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,14 +46,6 @@ def service(models: Path, log: Path, **settings: str) -> Iterator[tuple[Process,
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on at present."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def post(client: AsyncClient, image: bytes) -> Response:

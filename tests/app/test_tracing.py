@@ -25,9 +25,10 @@ from app.tracing import caller_context
 from tests.app.api.hanging import hanging_service
 from tests.app.api.test_load import in_line, until
 from tests.app.test_privacy import MARKER, holds_marker, uploads
-from tests.app.test_server import free_port, service
+from tests.app.test_server import service
 from tests.collector import Collector, ReceivedSpan, collecting
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
+from tests.ports import free_port
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN_ID = "00f067aa0ba902b7"

@@ -9,7 +9,7 @@ import pytest
 from tests.bench.__main__ import example_jpeg
 from tests.bench.servers import raw_call, serve_project
 from tests.bench.soak import steady, write_page
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 RATE = 2.0
 """Requests a second; a machine may be slow."""

@@ -28,7 +28,7 @@ from tests.deploy.containers import (
     podman,
     running_container,
 )
-from tests.orthanc import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif("IMAGE_TEST" not in os.environ, reason="make test-image")
 

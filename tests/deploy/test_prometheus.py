@@ -12,8 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.app.test_server import free_port, service
+from tests.app.test_server import service
 from tests.conftest import REPOSITORY
+from tests.ports import free_port
 from tests.programs import require_program
 from tests.tiny_artifact import write_tiny_artifact
 from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules

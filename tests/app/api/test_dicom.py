@@ -30,7 +30,8 @@ from app.main import create_app
 from app.settings import Settings
 from tests.conftest import REPOSITORY
 from tests.dicom_photographs import jpeg_photograph, lesion, make_dataset, to_bytes
-from tests.orthanc import Orthanc, free_port, run_orthanc
+from tests.orthanc import Orthanc, run_orthanc
+from tests.ports import free_port
 from tests.programs import require_program
 
 DICOM = {"Content-Type": "application/dicom"}

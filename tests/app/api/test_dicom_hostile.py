@@ -13,7 +13,7 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE
 
 from tests.hostile_dicom import MARKER, benign, cut, refused
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.service_process import service_process
 
 DICOM = {"Content-Type": "application/dicom"}

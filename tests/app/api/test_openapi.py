@@ -12,8 +12,9 @@ from app.access.keys import create_key
 from app.access.scopes import Scope
 from app.main import create_app
 from app.settings import Settings
-from tests.app.test_server import free_port, service
+from tests.app.test_server import service
 from tests.conftest import REPOSITORY
+from tests.ports import free_port
 
 MAX_EXAMPLES = os.environ.get("OPENAPI_EXAMPLES", "20")
 """Of each operation and each phase; `OPENAPI_EXAMPLES=500` for a long run."""

@@ -13,7 +13,8 @@ from app.interop.dicom_delivery import make_deliverer
 from app.interop.dicom_report import make_report
 from tests.app.interop.test_dicom_results import OVERLAY, make_answer, make_source
 from tests.dicom_photographs import PATIENT_NAME
-from tests.orthanc import free_port, run_orthanc
+from tests.orthanc import run_orthanc
+from tests.ports import free_port
 
 SECRET = "Basic " + base64.b64encode(b"dermhybrid:secret").decode()
 

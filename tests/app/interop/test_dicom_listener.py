@@ -13,7 +13,7 @@ from app.domain.errors import AccessConfigurationError
 from app.interop.dicom_listener import Door, StorageListener
 from app.interop.dicom_tls import listen_with_tls
 from tests.dicom_photographs import PATIENT_NAME, make_dataset, to_bytes
-from tests.orthanc import free_port
+from tests.ports import free_port
 from tests.programs import require_program
 
 CALLING_NOT_RECOGNISED = "Reason: Calling AE Title Not Recognized"
