@@ -88,11 +88,15 @@ def is_ready(address: str) -> bool:
 
 def test_it_answers_with_the_committed_models(container: tuple[str, str]) -> None:
     _, address = container
-    for model in httpx2.get(f"{address}/models").json()["models"]:
-        folder = REPOSITORY / "models" / model["name"] / str(model["version"])
-        manifest = (folder / "manifest.json").read_bytes()
-        assert model["digest"] == hashlib.sha256(manifest).hexdigest()
-        files = {"image": (folder / "golden_input.png").read_bytes()}
+    models = REPOSITORY / "models"
+    shown = httpx2.get(f"{address}/models").json()["models"]
+    assert {model["name"] for model in shown} == {path.stem for path in models.iterdir()}
+    picture = (models / "cnn_efficientnet_lite0/3/golden_input.png").read_bytes()
+    for model in shown:
+        version = models / model["name"] / str(model["version"]) / "manifest.json"
+        described = version if version.exists() else models / f"{model['name']}.json"
+        assert model["digest"] == hashlib.sha256(described.read_bytes()).hexdigest()
+        files = {"image": picture}
         answer = httpx2.post(f"{address}/predict", params={"model": model["name"]}, files=files)
         assert answer.status_code == 200, answer.text
         assert answer.json()["model"]["digest"] == model["digest"]
@@ -136,8 +140,18 @@ def cgroup_limit(pid: int, kind: str) -> int:
     raise AssertionError(f"no limit of {kind}")
 
 
-def test_its_health_check_passes(container: tuple[str, str]) -> None:
-    podman("healthcheck", "run", container[0])
+def test_its_health_check_tells_the_port_where_it_listens(container: tuple[str, str]) -> None:
+    name, address = container
+    config = json.loads(podman("inspect", "--type", "image", IMAGE))[0]["Config"]
+    kind, *command = config["Healthcheck"]["Test"]
+    usual = config["Cmd"][config["Cmd"].index("--port") + 1]
+    assert kind == "CMD"
+    assert list(config["ExposedPorts"]) == [f"{usual}/tcp"]
+    assert f":{usual}/" in command[-1]
+    port = address.rpartition(":")[2]
+    podman("exec", name, *command[:-1], command[-1].replace(f":{usual}/", f":{port}/"))
+    with pytest.raises(ProgramError, match="Connection refused"):
+        podman("exec", name, *command[:-1], command[-1].replace(f":{usual}/", f":{free_port()}/"))
 
 
 def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(volume: str) -> None:

@@ -27,7 +27,7 @@ from app.audit import read_head, verify
 from app.domain.heatmaps import encode_png
 from app.ray_serve import NUM_OPERATIONS_PORTS
 from tests.conftest import PLAIN_MODEL, REPOSITORY
-from tests.deploy.ray_cluster import START_SECONDS, deploy, ray_cluster
+from tests.deploy.ray_cluster import START_SECONDS, Cluster, ray_cluster
 from tests.pictures import sharp_lesion
 from tests.service_process import service_process
 from tests.tiny_artifact import write_tiny_artifact
@@ -54,7 +54,7 @@ ONE_THREAD = {"MODEL_THREADS": "1"}
 class Service:
     """The service on a cluster."""
 
-    address: str
+    cluster: Cluster
     config: dict[str, Any]
     scratch: Path
     audit: Path
@@ -63,7 +63,7 @@ class Service:
     def deploy(self, models: Path) -> None:
         config = copy.deepcopy(self.config)
         config["applications"][0]["runtime_env"]["env_vars"]["MODELS_DIR"] = str(models)
-        deploy(self.address, config, self.scratch)
+        self.cluster.deploy(config, self.scratch)
 
     def await_version(self, model: str, version: int) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -98,12 +98,11 @@ class Service:
 
     def metrics(self) -> dict[int, str]:
         """What each replica measures, by its port for operators."""
-        host = self.address.rpartition(":")[0]
         texts = {}
         with httpx2.Client(timeout=30) as client:
             for port in range(OPERATIONS_PORT, OPERATIONS_PORT + NUM_OPERATIONS_PORTS):
                 with suppress(httpx2.TransportError):  # nobody has it, or leaves it
-                    texts[port] = client.get(f"http://{host}:{port}/metrics").text
+                    texts[port] = client.get(f"http://{self.cluster.host}:{port}/metrics").text
         return texts
 
 
@@ -125,8 +124,8 @@ def service(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     # A third replica, where a machine is slow and requests wait, would have no CPU.
     deployment["autoscaling_config"]["max_replicas"] = 2
     deployment["health_check_timeout_s"] = 120
-    with ray_cluster(folder / "log", CONTROL_PORT, num_cpus=2) as address:
-        running = Service(address, config, folder / "serve.yaml", folder / "audit")
+    with ray_cluster(folder / "log", CONTROL_PORT, num_cpus=2) as cluster:
+        running = Service(cluster, config, folder / "serve.yaml", folder / "audit")
         running.deploy(tiny_models)
         running.await_version(PLAIN_MODEL, 2)
         yield running
