@@ -11,6 +11,7 @@ holds a connection, and some of them a place in line, for as long as a client li
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,6 +21,9 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 MIN_BYTES_TAKEN: Final = 4 * 1024
 
+READ_SECONDS: Final = 0.1
+"""Between the end of a time and what is done about it; see `_Deadline`."""
+
 _EXHAUSTED: Final = json.dumps(
     {
         "type": "urn:dermhybrid:problem:resources-exhausted",
@@ -28,6 +32,28 @@ _EXHAUSTED: Final = json.dumps(
         "detail": "The machine has too little memory left to read the request. Repeat it later.",
     }
 ).encode()
+
+
+class _Deadline:
+    """Acts after some seconds, but first lets what was sent in time be read.
+
+    A process that was stopped finds its timers due together with what its clients have sent
+    meanwhile. asyncio looks at the timers first: a stop interrupts its wait, which then ends
+    without telling what is there to read.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, act: Callable[[], None]
+    ) -> None:
+        self._loop, self._act = loop, act
+        self._handle = loop.call_later(seconds, self._read_first)
+
+    def _read_first(self) -> None:
+        self._handle = self._loop.call_later(READ_SECONDS, self._act)
+
+    def cancel(self) -> None:
+        """Do nothing."""
+        self._handle.cancel()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -42,8 +68,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._sending: asyncio.TimerHandle | None = None
-        self._taking: asyncio.TimerHandle | None = None
+        self._sending: _Deadline | None = None
+        self._taking: _Deadline | None = None
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -104,6 +130,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle.response_complete and self.cycle.more_body:
             self._await_client()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, unless a request has come that was not read yet."""
+        close = super().timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(READ_SECONDS, close)
+
     def pause_writing(self) -> None:
         """The client does not take what is sent: watch it."""
         super().pause_writing()
@@ -126,11 +157,11 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self._await_taking(left)
 
-        self._taking = self.loop.call_later(self.client_seconds, look)
+        self._taking = _Deadline(self.loop, self.client_seconds, look)
 
     def _await_client(self) -> None:
         self._client_sent()
-        self._sending = self.loop.call_later(self.client_seconds, self._close)
+        self._sending = _Deadline(self.loop, self.client_seconds, self._close)
 
     def _client_sent(self) -> None:
         self._head_bytes = 0

@@ -17,7 +17,7 @@ from keras import layers
 from app.domain.labels import NUM_CLASSES
 from training.config import Backbone, CnnReduction, Recipe
 from training.efficientnet_lite import efficientnet_lite0, imagenet_checkpoint
-from training.layers import FusedBatchNormalization
+from training.layers import FusedBatchNormalization, SharedDropout
 from training.metadata import METADATA_WIDTH
 
 HEAD_UNITS: Final = (512, 256)
@@ -80,7 +80,7 @@ def build_hybrid(recipe: Recipe, image_size: int) -> keras.Model:
     x = features
     for name, units, rate in zip(HEAD_LAYERS[:2], HEAD_UNITS, HEAD_DROPOUT, strict=True):
         x = layers.Dense(units, activation="relu", name=name)(x)
-        x = layers.Dropout(rate, name=f"{name}_dropout")(x)
+        x = SharedDropout(rate, name=f"{name}_dropout")(x)
     # float32 under any dtype policy, so that the loss does not overflow.
     logits = layers.Dense(NUM_CLASSES, name=HEAD_LAYERS[2], dtype="float32")(x)
     return keras.Model(inputs, logits, name=recipe.name)

@@ -77,9 +77,15 @@ def class_weights(labels: npt.NDArray[np.int64], exponent: float) -> npt.NDArray
     return np.asarray(weights / (weights * counts).sum() * counts.sum(), np.float32)
 
 
-def steps_per_epoch(num_images: int, batch_size: int, limit: int | None) -> int:
-    """Batches that cover every image once, the last one smaller; at most `limit`."""
-    steps = -(-num_images // batch_size)
+def steps_per_epoch(
+    num_images: int, batch_size: int, limit: int | None, num_replicas: int = 1
+) -> int:
+    """Batches of an epoch: every image once, the last batch smaller; at most `limit`.
+
+    Several replicas want as many rows each: up to `num_replicas` - 1 images wait for another
+    epoch, whose order is another.
+    """
+    steps = -(-(num_images - num_images % num_replicas) // batch_size)
     return steps if limit is None else min(steps, limit)
 
 
@@ -90,6 +96,7 @@ def training_batches(
     *,
     epoch: int,
     steps: range,
+    num_replicas: int = 1,
 ) -> tf.data.Dataset:
     """Some batches of one epoch, the same at every call.
 
@@ -99,6 +106,7 @@ def training_batches(
         weights: (7,) float32 by class.
         epoch: Counted from 0 over all stages.
         steps: Which steps of the epoch; a resumed one begins later than at 0.
+        num_replicas: That share each batch; the last one is a multiple of it too.
 
     Returns:
         Batches of (images (batch, size, size, 3) float32 in [0, 1], labels (batch, 7)
@@ -106,6 +114,7 @@ def training_batches(
         of `image` and `metadata` (batch, 20) float32 in place of the images.
     """
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(examples))
+    order = order[: len(order) - len(order) % num_replicas]
     size = examples.images.shape[1]
     columns = _metadata_columns(examples)
 

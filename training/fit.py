@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,19 @@ from training.data import (
     training_batches,
 )
 from training.distillation import DistilledHybrid
+from training.distribution import (
+    Step,
+    choose_strategy,
+    is_chief,
+    num_processes,
+    of_chief,
+    share,
+    synchronise,
+    train_step,
+    validate,
+    validation_step,
+)
+from training.layers import SharedDropout
 from training.prepare import Part, PreparedData
 from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
 from training.provenance import running_code
@@ -69,16 +82,26 @@ def fit(
         RunError: The folder belongs to another recipe or dataset, or the data was split
             by another protocol.
         ArtifactError: The teacher or the initial model is not intact.
-        ValueError: The initial model's weights do not fit.
+        ValueError: The initial model's weights do not fit, the batches cannot be shared by the
+            devices, or `TF_CONFIG` names no workers.
     """
+    strategy = strategy or choose_strategy()
+    if recipe.batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"Batches of {recipe.batch_size} cannot be shared by "
+            f"{strategy.num_replicas_in_sync} devices: train on as many as divide them."
+        )
+    chief = is_chief(strategy)
+    if chief:
+        claim(run, recipe, data)
+        code = running_code()
+        record_process(run, code.git_commit, clean=code.clean)
+    of_chief(strategy, [0.0])  # the folder is there
     claim(run, recipe, data)
-    code = running_code()
-    record_process(run, code.git_commit, clean=code.clean)
     state = read_state(run)
     progress = start(recipe) if state is None else state[1]
     keras.utils.set_random_seed(recipe.seed)
     keras.mixed_precision.set_global_policy(recipe.precision.value)
-    strategy = strategy or choose_strategy()
     try:
         while not is_finished(progress, recipe):
             progress = _run_stage(
@@ -92,18 +115,16 @@ def fit(
         best_epoch=progress.best_epoch,
         best_validation_accuracy=progress.best_accuracy,
         seconds=round(progress.seconds, 1),
-        hardware=describe_hardware(),
+        hardware=_describe_all(strategy),
     )
-    write_result(run, result)
+    if chief:
+        write_result(run, result)
     return result
 
 
-def choose_strategy() -> tf.distribute.Strategy:
-    """All GPUs of the machine in step where there are several, else the default device."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if len(gpus) > 1:
-        return tf.distribute.MirroredStrategy([f"/gpu:{i}" for i in range(len(gpus))])
-    return tf.distribute.get_strategy()
+def _describe_all(strategy: tf.distribute.Strategy) -> str:
+    processes = num_processes(strategy)
+    return describe_hardware() if processes == 1 else f"{processes} x {describe_hardware()}"
 
 
 def describe_hardware() -> str:
@@ -134,32 +155,51 @@ def _run_stage(
         load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata),
         recipe.batch_size,
     )
+    # XLA takes longer to compile these graphs for a processor than it saves there.
+    compiled = bool(tf.config.list_physical_devices("GPU"))
     with strategy.scope():
-        model = _compile(recipe, image_size)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        model = _compile(recipe, image_size, compiled=compiled)
+        synchronise(model, strategy)
+    checkpoint = tf.train.Checkpoint(
+        model=model,
+        optimizer=model.optimizer,
+        # Keras does not show them to TensorFlow; without them a resumed run repeats its draws.
+        seeds=[
+            layer.seed_generator.state.value
+            for layer in model.layers
+            if isinstance(layer, SharedDropout)
+        ],
+    )
     if not _restore(run, checkpoint) and recipe.initial_model:
         assign_stored(model, Path(recipe.initial_model))
     weights = class_weights(train.labels, recipe.class_weight_exponent)
-    num_steps = steps_per_epoch(len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch)
+    replicas = strategy.num_replicas_in_sync
+    num_steps = steps_per_epoch(
+        len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch, replicas
+    )
+    step = train_step(model, strategy, compiled=compiled)
+    look = validation_step(model, compiled=compiled)
+    epoch = _Epoch(recipe, run, strategy, checkpoint, num_steps, checkpoint_seconds, report_step)
     while progress.stage == stage:
         batches = training_batches(
-            train, recipe, weights, epoch=progress.epoch, steps=range(progress.step, num_steps)
+            train,
+            recipe,
+            weights,
+            epoch=progress.epoch,
+            steps=range(progress.step, num_steps),
+            num_replicas=replicas,
         )
-        keeper = _Keeper(
-            recipe, run, checkpoint, progress, num_steps, checkpoint_seconds, report_step
-        )
-        if progress.step < num_steps:  # else a kill came between the last step and validation
-            model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[keeper])
-        with averaged(model, keeper.last_weights):
-            loss, accuracy = model.evaluate(validation, verbose=0)
-            progress = _close_epoch(run, recipe, model, keeper.progress_now(), loss, accuracy)
-        _save(run, checkpoint, progress)
+        progress = epoch.train(progress, step, share(strategy, batches))
+        with averaged(model):
+            found = validate(look, validation) if is_chief(strategy) else (0.0, 0.0)
+            loss, accuracy = of_chief(strategy, found)
+            progress = _close_epoch(run, recipe, strategy, model, progress, loss, accuracy)
+        if is_chief(strategy):
+            _save(run, checkpoint, progress)
     return progress
 
 
-def _compile(recipe: Recipe, image_size: int) -> keras.Model:
-    # XLA takes longer to compile these graphs for a processor than it saves there.
-    compiled = bool(tf.config.list_physical_devices("GPU"))
+def _compile(recipe: Recipe, image_size: int, *, compiled: bool) -> keras.Model:
     model = build_hybrid(recipe, image_size)
     if recipe.teacher:
         model = DistilledHybrid(
@@ -173,9 +213,6 @@ def _compile(recipe: Recipe, image_size: int) -> keras.Model:
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=recipe.label_smoothing
         ),
-        # An object, for a name would become one within the first trace, which is then made twice.
-        metrics=[keras.metrics.CategoricalAccuracy("accuracy")],
-        jit_compile=compiled,
     )
     model.optimizer.build(model.trainable_variables)
     return model
@@ -222,14 +259,10 @@ class DiscriminativeAdam(keras.optimizers.Adam):
 
 
 @contextmanager
-def averaged(model: keras.Model, last: list[Any] | None) -> Iterator[None]:
-    """Within, a model holds its moving averages, if it has them; then its last weights.
-
-    `Model.fit` leaves the averages in the model, so that `last` brings what it replaced.
-    """
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Within, a model holds its moving averages, if it has them; then its last weights."""
     variables = model.trainable_variables
-    if last is None:
-        last = [variable.numpy() for variable in variables]
+    last = [variable.numpy() for variable in variables]
     model.optimizer.finalize_variable_values(variables)
     try:
         yield
@@ -238,62 +271,49 @@ def averaged(model: keras.Model, last: list[Any] | None) -> Iterator[None]:
             variable.assign(value)
 
 
-class _Keeper(keras.callbacks.Callback):
-    """Set the rate of each step, count, write checkpoints in mid-epoch, tell the caller.
+@dataclass(frozen=True)
+class _Epoch:
+    """Set the rate of each step, count, write checkpoints in mid-epoch, tell the caller."""
 
-    Attributes:
-        last_weights: The trainable weights after the epoch's last step; None before it.
-    """
+    recipe: Recipe
+    run: Path
+    strategy: tf.distribute.Strategy
+    checkpoint: tf.train.Checkpoint
+    num_steps: int
+    checkpoint_seconds: float
+    report_step: Callable[[Progress, int, float], None]
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        run: Path,
-        checkpoint: tf.train.Checkpoint,
-        progress: Progress,
-        num_steps: int,
-        checkpoint_seconds: float,
-        report_step: Callable[[Progress, int, float], None],
-    ) -> None:
-        super().__init__()
-        self.last_weights: list[Any] | None = None
-        self._recipe, self._run, self._checkpoint = recipe, run, checkpoint
-        self._resumed = self._progress = progress
-        self._num_steps = num_steps
-        self._checkpoint_seconds, self._report_step = checkpoint_seconds, report_step
-        self._started = self._saved = time.monotonic()
+    def train(self, resumed: Progress, step: Step, batches: Iterable[Any]) -> Progress:
+        """Take up an epoch and go on to its last step.
 
-    def progress_now(self) -> Progress:
-        """The state with the time spent since this process took up the epoch."""
-        spent = time.monotonic() - self._started
-        return replace(self._progress, seconds=self._resumed.seconds + spent)
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set the learning rate."""
-        del logs
-        step = self._resumed.step + batch
-        rate = rate_at(self._recipe, self._resumed, step, self._num_steps)
-        self.model.optimizer.learning_rate = rate
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remember the weights before `fit` puts averages in their place."""
-        del epoch, logs
-        self.last_weights = [variable.numpy() for variable in self.model.trainable_variables]
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Advance by one step; `logs` are means over this process's steps of the epoch."""
-        means = logs or {}
-        loss, accuracy = float(means["loss"]), float(means["accuracy"])
-        self._progress = after_step(self._resumed, batch + 1, loss, accuracy)
-        self._report_step(self._progress, self._num_steps, self._progress.training_loss)
-        if time.monotonic() - self._saved >= self._checkpoint_seconds:
-            _save(self._run, self._checkpoint, self.progress_now())
-            self._saved = time.monotonic()
+        Args:
+            resumed: Where it is taken up; at its end, where a kill came before validation.
+            step: From `train_step`.
+            batches: From `share`, the first of them that of step `resumed.step`.
+        """
+        progress = resumed
+        began = saved = time.monotonic()
+        iterator = iter(batches)
+        while progress.step < self.num_steps:
+            rate = rate_at(self.recipe, progress, progress.step, self.num_steps)
+            self.checkpoint.optimizer.learning_rate = rate
+            _, loss, accuracy = step(iterator)
+            now = time.monotonic()
+            progress = replace(
+                after_step(progress, float(loss), float(accuracy)),
+                seconds=resumed.seconds + now - began,
+            )
+            self.report_step(progress, self.num_steps, progress.training_loss)
+            if is_chief(self.strategy) and now - saved >= self.checkpoint_seconds:
+                _save(self.run, self.checkpoint, progress)
+                saved = now
+        return progress
 
 
 def _close_epoch(
     run: Path,
     recipe: Recipe,
+    strategy: tf.distribute.Strategy,
     model: keras.Model,
     progress: Progress,
     loss: float,
@@ -301,6 +321,9 @@ def _close_epoch(
 ) -> Progress:
     """Record an epoch, keep its weights if they are the best, move on."""
     progress = replace(progress, total_steps=progress.total_steps + progress.step)
+    following = after_epoch(progress, recipe, validation_loss=loss, validation_accuracy=accuracy)
+    if not is_chief(strategy):
+        return following
     if accuracy > progress.best_accuracy:
         model.save_weights(best_weights(run, progress.epoch))
     line = {
@@ -317,7 +340,7 @@ def _close_epoch(
     append_history(run, line)
     _log_to_tensorboard(run, line)
     logger.info("epoch finished", extra=line)
-    return after_epoch(progress, recipe, validation_loss=loss, validation_accuracy=accuracy)
+    return following
 
 
 def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> None:

@@ -153,19 +153,12 @@ def _next_stage(progress: Progress, recipe: Recipe) -> Progress:
     )
 
 
-def after_step(resumed: Progress, steps: int, loss: float, accuracy: float) -> Progress:
-    """The state some steps after a process took up an epoch.
-
-    Args:
-        resumed: The state it began with.
-        steps: Steps since then, at least 1.
-        loss: Their mean.
-        accuracy: Their mean.
-    """
-    step = resumed.step + steps
+def after_step(progress: Progress, loss: float, accuracy: float) -> Progress:
+    """The state one step on; `training_loss` and `training_accuracy` are means of the epoch."""
+    step = progress.step + 1
     return replace(
-        resumed,
+        progress,
         step=step,
-        training_loss=(resumed.training_loss * resumed.step + loss * steps) / step,
-        training_accuracy=(resumed.training_accuracy * resumed.step + accuracy * steps) / step,
+        training_loss=(progress.training_loss * progress.step + loss) / step,
+        training_accuracy=(progress.training_accuracy * progress.step + accuracy) / step,
     )

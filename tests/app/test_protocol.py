@@ -2,59 +2,31 @@
 
 import asyncio
 import json
+import multiprocessing
+import os
+import signal
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.errors import domain_problem
 from app.domain.errors import ResourcesExhaustedError
-from app.protocol import MAX_HEAD_BYTES, bounded_protocol
+from app.protocol import MAX_HEAD_BYTES
+from tests.app.bounded_server import ANSWER, SECONDS, serve, server
 from tests.app.test_server import service
 from tests.ports import free_port
 from tests.programs import require_program
 
-SECONDS = 0.5
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
-ANSWER = b"x" * (32 << 20)
-"""More than the system's buffers take."""
-
-
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuses without reading, reads, or answers at length, by path."""
-    if scope["path"] == "/echo":
-        more = True
-        while more:
-            more = (await receive()).get("more_body", False)
-    body = ANSWER if scope["path"] == "/long" else b"done"
-    headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-@asynccontextmanager
-async def server() -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        application, port=0, http=bounded_protocol(SECONDS), lifespan="off", log_config=None
-    )
-    running = uvicorn.Server(config)
-    task = asyncio.create_task(running.serve())
-    while not running.started:  # noqa: ASYNC110  uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    try:
-        yield running.servers[0].sockets[0].getsockname()[1]
-    finally:
-        running.should_exit = True
-        await task
 
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -84,6 +56,42 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece
             pass
         except ConnectionError:
             return
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_was_sent_while_the_process_was_stopped_is_answered(loop: str) -> None:
+    whole = b"GET / HTTP/1.1\r\n\r\n"
+    context = multiprocessing.get_context("spawn")
+    ports: Queue[int] = context.Queue()
+    process = context.Process(target=serve, args=(loop, ports), daemon=True)
+    process.start()
+    address = ("127.0.0.1", ports.get(timeout=120))
+    try:
+        with ExitStack() as stack:
+            idle, begun, anew = (
+                stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(3)
+            )
+            idle.sendall(whole)
+            assert receive_answer(idle)
+            begun.sendall(whole[:8])
+            time.sleep(SECONDS / 5)
+            assert process.pid
+            os.kill(process.pid, signal.SIGSTOP)
+            idle.sendall(whole)
+            begun.sendall(whole[8:])
+            anew.sendall(whole)
+            time.sleep(1 + 2 * SECONDS)
+            os.kill(process.pid, signal.SIGCONT)
+            assert [receive_answer(client) for client in (idle, begun, anew)] == [True] * 3
+    finally:
+        process.kill()
+
+
+def receive_answer(client: socket.socket) -> bool:
+    received = b""
+    while not received.endswith(b"done") and (piece := client.recv(4096)):
+        received += piece
+    return received.endswith(b"done")
 
 
 @pytest.mark.parametrize("begin", [b"", b"G", b"\r\n", HEAD])

@@ -149,6 +149,7 @@ def serve_peer(peer: Peer, port: int, log: Path, artifact: Path, jpeg: bytes) ->
         "PYTHONPATH": str(REPOSITORY),
         "BENTOML_DO_NOT_TRACK": "True",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # its workers are not to be `uv run` of this project
         "MOSEC_PORT": str(port),
         "MOSEC_TIMEOUT": "60000",
     }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from matplotlib.figure import Figure
 
+from app.audit import log_files, read_head
 from tests.bench.__main__ import FIRST_PORT, example_jpeg
 from tests.bench.client import LOST, Load, ask, closed_loop, connect
 from tests.bench.servers import Call, Server, raw_call, serve_project
@@ -58,16 +59,14 @@ def main(
 ) -> None:
     """Soak the service with the default model in OpenVINO, audit log on; write page and plot."""
     logs, records = Path("runs/bench-logs"), Path("runs/soak-records")
-    settings = {
-        "models_dir": MODELS.resolve(),
-        "runtime": "openvino",
-        "audit_dir": records / time.strftime("%Y%m%d-%H%M%S"),
-    }
+    audit = records / time.strftime("%Y%m%d-%H%M%S")
+    settings = {"models_dir": MODELS.resolve(), "runtime": "openvino", "audit_dir": audit}
     with serve_project(FIRST_PORT, logs / "soak.log", **settings) as server:
         found = soak(server, raw_call(example_jpeg()), round(minutes * 60 / interval), interval)
     results = {
         "hardware": f"{describe_hardware()}, {platform.system()}",
         "git_commit": running_code().git_commit,
+        "audit_bytes_per_answer": audit_bytes_per_answer(audit),
         **found,
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -86,12 +85,28 @@ def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict
     found = closed_loop(server.port, call, CAPACITY_CALLERS, CAPACITY_SECONDS)
     capacity = asyncio.run(found).throughput()
     intervals = asyncio.run(steady(server, call, SHARE * capacity, num_intervals, seconds))
+    answer_bytes = asyncio.run(_answer_bytes(server, call))
     return {
+        "answer_bytes": answer_bytes,
         "capacity_per_second": round(capacity, 2),
         "offered_per_second": round(SHARE * capacity, 2),
         "interval_seconds": seconds,
         "intervals": [asdict(interval) for interval in intervals],
     }
+
+
+async def _answer_bytes(server: Server, call: Call) -> int:
+    url = f"http://127.0.0.1:{server.port}{call.path}"
+    headers = {"Content-Type": call.content_type}
+    async with connect() as session, session.post(url, data=call.body, headers=headers) as answer:
+        return len(await answer.read())
+
+
+def audit_bytes_per_answer(folder: Path) -> int:
+    """Size of a record in the log that the service has written, on average."""
+    head = read_head(folder)
+    assert head is not None
+    return round(sum(path.stat().st_size for path in log_files(folder)) / head[0])
 
 
 async def steady(

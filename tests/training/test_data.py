@@ -144,11 +144,29 @@ def test_mixup_mixes_images_labels_weights_and_metadata_by_one_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "limit", "steps"),
-    [(10, 4, None, 3), (8, 4, None, 2), (1, 32, None, 1), (10, 4, 2, 2), (10, 4, 9, 3)],
+    ("images", "batch", "limit", "replicas", "steps"),
+    [
+        (10, 4, None, 1, 3),
+        (8, 4, None, 1, 2),
+        (1, 32, None, 1, 1),
+        (10, 4, 2, 1, 2),
+        (10, 4, 9, 1, 3),
+        (10, 4, None, 4, 2),
+        (10, 4, None, 2, 3),
+    ],
 )
-def test_steps_per_epoch(images: int, batch: int, limit: int | None, steps: int) -> None:
-    assert steps_per_epoch(images, batch, limit) == steps
+def test_steps_per_epoch(
+    images: int, batch: int, limit: int | None, replicas: int, steps: int
+) -> None:
+    assert steps_per_epoch(images, batch, limit, replicas) == steps
+
+
+def test_replicas_have_as_many_rows_each() -> None:
+    ones = np.ones(7, np.float32)
+    batches = training_batches(
+        EXAMPLES, recipe_of_four(), ones, epoch=0, steps=range(2), num_replicas=4
+    )
+    assert [len(batch[1]) for batch in batches] == [4, 4]
 
 
 def test_a_short_epoch_is_the_beginning_of_the_whole_one() -> None:
