@@ -5,8 +5,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from training.architectures import backbone_variables, build_hybrid
+from training.architectures import build_hybrid
 from training.artifacts import assign_stored, load_answers
 from training.config import Precision, Recipe
 from training.data import (
@@ -38,6 +37,7 @@ from training.distribution import (
     validation_step,
 )
 from training.layers import SharedDropout
+from training.optimizers import averaged, build_optimizer
 from training.prepare import Part, PreparedData
 from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
 from training.provenance import running_code
@@ -209,66 +209,13 @@ def _compile(recipe: Recipe, image_size: int, *, compiled: bool) -> keras.Model:
             temperature=recipe.distillation_temperature,
         )
     model.compile(
-        optimizer=_optimizer(recipe, model),
+        optimizer=build_optimizer(recipe, model),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=recipe.label_smoothing
         ),
     )
     model.optimizer.build(model.trainable_variables)
     return model
-
-
-def _optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Optimizer:
-    optimizer = DiscriminativeAdam(
-        [variable.path for variable in backbone_variables(model)],
-        recipe.backbone_rate,
-        learning_rate=recipe.stages[0].learning_rate,
-        weight_decay=recipe.weight_decay or None,
-        use_ema=recipe.average_momentum > 0.0,
-        ema_momentum=recipe.average_momentum,
-    )
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(
-            [v for v in model.trainable_variables if len(v.shape) < 2]
-        )
-    return optimizer
-
-
-class DiscriminativeAdam(keras.optimizers.Adam):
-    """Adam with a learning rate of its own for some variables (Howard and Ruder, 2018)."""
-
-    def __init__(self, paths: Iterable[str], factor: float, **settings: Any) -> None:
-        """Choose the variables.
-
-        Args:
-            paths: `path` of each variable whose rate is multiplied.
-            factor: By how much.
-            **settings: Adam's.
-        """
-        super().__init__(**settings)
-        self._factors = dict.fromkeys(paths, factor)
-
-    def update_step(
-        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
-    ) -> None:
-        """Adam's step at the variable's own rate."""
-        # TensorFlow's variable comes in, which does not know its Keras path.
-        path = self._trainable_variables[self._get_variable_index(variable)].path
-        factor = self._factors.get(path, 1.0)
-        super().update_step(gradient, variable, learning_rate * factor)
-
-
-@contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """Within, a model holds its moving averages, if it has them; then its last weights."""
-    variables = model.trainable_variables
-    last = [variable.numpy() for variable in variables]
-    model.optimizer.finalize_variable_values(variables)
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, last, strict=True):
-            variable.assign(value)
 
 
 @dataclass(frozen=True)

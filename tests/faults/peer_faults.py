@@ -1,18 +1,29 @@
-"""Faults of servers that the service asks: the identity provider goes and comes back."""
+"""Faults of servers that the service asks: they go away and come back."""
 
+import asyncio
 import json
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Final
 
 from app.access.keys import create_key
 from app.access.scopes import Scope
-from tests.faults.ledger import Report
+from tests.dicom_photographs import make_dataset, to_bytes
+from tests.faults.ledger import Outcome, Part, Report
+from tests.faults.pictures import Ask, jpeg
 from tests.faults.relay import relay_to
-from tests.faults.service import bearer
+from tests.faults.service import RECOVERY_SECONDS, Service, bearer
 from tests.faults.stage import Stage
+from tests.fhir_peers import running
 from tests.issuer import AUDIENCE, ISSUER, Issuer
+from tests.orthanc import run_orthanc
+from tests.programs import PEERS
+
+_STUDIES: Final = "/dicom/studies"
 
 
 async def identity_provider(stage: Stage) -> Report:
@@ -54,6 +65,105 @@ async def identity_provider(stage: Stage) -> Report:
                     others = set(report.seen) - {"200", refusal}
                     report.expect(not others, f"API keys: {others}")
     return report
+
+
+async def fhir_server(stage: Stage) -> Report:
+    """Answers cannot be stored, then can again."""
+    if shutil.which("node") is None or not (PEERS / "node_modules").is_dir():
+        return Report("", skipped="the test peers are not installed (npm ci --prefix tests/peers)")
+    subject = {"X-FHIR-Subject": "Patient/1"}
+    stored = Ask("/predict?format=fhir&store=true", jpeg(1), "image/jpeg", subject)
+    with running("fhir_server.mjs") as url:
+        async with relay_to(url) as way:
+            settings = {"FHIR_SERVER_URL": way.url, "FHIR_TIMEOUT_SECONDS": "2"}
+            async with stage.serve("fhir", **settings) as s:
+                done = (
+                    "the FHIR server refused connections, then took them and was silent, while "
+                    "answers were to be stored on it, and others were not"
+                )
+                async with s.fault(done) as report:
+                    with s.meanwhile(report):
+                        async with s.callers(2):
+                            await way.cut()
+                            gone = (await s.ask(stored)).whole.name
+                            await way.open(silent=True)
+                            silent = (await s.ask(stored)).whole.name
+                            await way.cut()
+                    await way.open()
+                    await s.recover(report, stored)
+                    report.notes["to be stored while it is gone"] = gone
+                    report.notes["to be stored while it is silent"] = silent
+                    report.expect(gone == silent == "502 fhir-server", "given, and not stored")
+                    others = set(report.seen) - {"200", "502 fhir-server"}
+                    report.expect(not others, f"not to be stored: {others}")
+    return report
+
+
+async def archive(stage: Stage) -> Report:
+    """Photographs are sent to be answered in an archive that is away, and comes back."""
+    if shutil.which("Orthanc") is None:
+        return Report("", skipped="Orthanc is not installed (Debian's package orthanc)")
+    number, seconds = int(stage.scale(20, 3)), stage.scale(20, 3)
+    folder = stage.folder / "orthanc"
+    folder.mkdir(exist_ok=True)
+    with run_orthanc(folder) as orthanc:
+        async with relay_to(orthanc.dicomweb) as way:
+            settings = {
+                "DICOM_QUEUE_DIR": str(stage.folder / "archive-queue"),
+                "DICOM_STORE_URL": way.url,
+                "DICOM_RETRY_SECONDS": "0.5",
+            }
+            await way.cut()
+            async with stage.serve("archive", **settings) as s:
+                done = (
+                    f"the archive refused connections while {number} photographs were sent for "
+                    f"it, then was silent, {seconds:g} s in all; then it was back"
+                )
+                async with s.fault(done) as report:
+                    with s.meanwhile(report):
+                        async with s.callers(1):
+                            jobs = [await _send_photograph(s) for _ in range(number)]
+                            await asyncio.sleep(seconds / 2)
+                            await way.open(silent=True)
+                            await asyncio.sleep(seconds / 2)
+                            await way.cut()
+                    await way.open()
+                    back = time.perf_counter()
+                    await s.recover(report)
+                    ends = await asyncio.gather(*(_end_of(s, job) for job in jobs))
+                    waited = round(time.perf_counter() - back, 1)
+                    report.notes["until every result is in the archive, seconds"] = waited
+                    report.expect(set(ends) == {"stored"}, f"jobs ended in {set(ends)}")
+                    found = await asyncio.to_thread(orthanc.count)
+                    report.notes["reports and overlays in the archive"] = list(found.values())
+                    expected = {"SR": number, "OT": number}
+                    report.expect(found == expected, f"the archive has {found}")
+                    report.expect(set(report.seen) == {"200"}, f"other callers: {report.seen}")
+    return report
+
+
+async def _send_photograph(service: Service) -> str:
+    """The job that a photograph was taken as, which is the request id of its record."""
+    headers = {"Content-Type": "application/dicom", **service.headers}
+    instance = to_bytes(make_dataset())
+    url = service.address + _STUDIES
+    async with service.session.post(url, data=instance, headers=headers) as answer:
+        (job,) = (await answer.json())["jobs"]
+    service.ledger.sent.add(job["id"])
+    return str(job["id"])
+
+
+async def _end_of(service: Service, job: str) -> str:
+    """Wait for a job's end, and note it."""
+    started, state = time.perf_counter(), ""
+    while state not in ("stored", "refused", "dead"):
+        if time.perf_counter() - started > RECOVERY_SECONDS:
+            return state
+        await asyncio.sleep(0.2)
+        async with service.session.get(f"{service.address}/dicom/jobs/{job}") as answer:
+            state = (await answer.json())["state"]
+    service.ledger.add(Outcome(job, Part(200)))
+    return state
 
 
 @contextmanager

@@ -27,6 +27,8 @@ SHARED: Final[dict[str, Callable[[Stage, Service], Awaitable[Report]]]] = {
 ALONE: Final[dict[str, Callable[[Stage], Awaitable[Report]]]] = {
     "clock jump": clock_faults.clock_jump,
     "identity provider gone": peer_faults.identity_provider,
+    "FHIR server gone": peer_faults.fhir_server,
+    "archive gone": peer_faults.archive,
     "mixed requests": mixed,
 }
 """Each needs a service with settings of its own."""

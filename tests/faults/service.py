@@ -167,8 +167,14 @@ class Service:
             ended = True
             await asyncio.gather(*tasks)
 
-    async def recover(self, report: Report, **headers: str) -> None:
-        """Measure from now, the end of a fault, to the first right answer and to readiness."""
+    async def recover(self, report: Report, again: Ask | None = None, **headers: str) -> None:
+        """Measure from now, the end of a fault, to the first right answer and to readiness.
+
+        Args:
+            report: Gets both.
+            again: What is asked; a picture where it is None.
+            headers: Of each request.
+        """
         started = time.perf_counter()
 
         async def until(ask: Ask) -> float | None:
@@ -179,7 +185,7 @@ class Service:
             return None
 
         report.ready_seconds, report.recovery_seconds = await asyncio.gather(
-            until(Ask("/health/ready")), until(valid(0))
+            until(Ask("/health/ready")), until(again or valid(0))
         )
         report.expect(report.recovery_seconds is not None, "no right answer any more")
         report.expect(report.ready_seconds is not None, "not ready any more")
@@ -253,4 +259,8 @@ def _kind(status: int, body: bytes) -> str:
 
 
 def _kind_of(problem: dict[str, Any] | None) -> str:
-    return "" if problem is None else str(problem.get("type", "")).removeprefix(_URN)
+    if problem is None:
+        return ""
+    if problem.get("resourceType") == "OperationOutcome":
+        return str(problem["issue"][0]["details"]["coding"][0]["code"])
+    return str(problem.get("type", "")).removeprefix(_URN)

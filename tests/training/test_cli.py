@@ -5,30 +5,31 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from training.cli import _override, app
+from training.cli import app
+from training.commands.learning import override
 from training.recipes.catalog import RECIPES
 
 PAPER = RECIPES["paper-densenet121"]
 
 
 def test_a_teacher_alone_brings_a_weight_and_a_temperature() -> None:
-    recipe = _override(PAPER, None, None, teacher="models/x/1")
+    recipe = override(PAPER, None, None, teacher="models/x/1")
     assert (recipe.distillation_weight, recipe.distillation_temperature) == (0.5, 2.0)
-    recipe = _override(PAPER, None, None, teacher="models/x/1", distillation_weight=0.9)
+    recipe = override(PAPER, None, None, teacher="models/x/1", distillation_weight=0.9)
     assert (recipe.distillation_weight, recipe.distillation_temperature) == (0.9, 2.0)
-    again = _override(recipe, None, None, teacher="models/y/1")
+    again = override(recipe, None, None, teacher="models/y/1")
     assert (again.teacher, again.distillation_weight) == ("models/y/1", 0.9)
 
 
 def test_a_weight_needs_a_teacher() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
-        _override(PAPER, None, None, distillation_weight=0.5)
+        override(PAPER, None, None, distillation_weight=0.5)
 
 
 def test_an_initial_model_replaces_the_backbones_weights_and_keeps_layers_frozen() -> None:
-    recipe = _override(PAPER, None, None, initial_model="models/x/1")
+    recipe = override(PAPER, None, None, initial_model="models/x/1")
     assert (recipe.backbone_weights, recipe.frozen_layers) == ("none", 100)
-    recipe = _override(PAPER, None, None, backbone_weights="none")
+    recipe = override(PAPER, None, None, backbone_weights="none")
     assert (recipe.backbone_weights, recipe.frozen_layers) == ("none", 0)
 
 

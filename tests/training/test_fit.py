@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from training.config import Stage
-from training.fit import DiscriminativeAdam, averaged, fit
+from training.fit import fit
+from training.optimizers import DiscriminativeAdam, averaged
 from training.prepare import Part, PreparedData
 from training.progress import Progress
 from training.recipes.catalog import RECIPES
