@@ -52,7 +52,7 @@ class _Deadline:
         self._handle = self._loop.call_later(READ_SECONDS, self._act)
 
     def cancel(self) -> None:
-        """Do nothing."""
+        """Never act."""
         self._handle.cancel()
 
 

@@ -1,4 +1,4 @@
-"""The service as a process of its own, told to stop as an operator would."""
+"""The service as a process of its own, told to stop as an operator would, or killed."""
 
 import os
 import re
@@ -15,17 +15,17 @@ from tests.conftest import REPOSITORY
 
 @contextmanager
 def service_process(
-    log: Path, settings: dict[str, str], stop_seconds: float
+    log: Path, settings: dict[str, str], stop_seconds: float | None = None
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """Run the service on a free port of this machine.
 
     Args:
         log: File for all that it writes.
         settings: Its environment, beside this process's.
-        stop_seconds: It has ended so long after SIGTERM, or the test fails.
+        stop_seconds: It has ended so long after SIGTERM, or the test fails; None: it is killed.
 
     Yields:
-        The process, and the address that it answers at: `http://127.0.0.1:PORT`.
+        The process, and the address that it answers at: `http://127.0.0.1:PORT`, or `https://`.
     """
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -40,8 +40,18 @@ def service_process(
             while address is None:
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.1)
-                address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+                address = re.search(r"https?://127\.0\.0\.1:\d+", log.read_text())
             yield process, address.group()
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGKILL if stop_seconds is None else signal.SIGTERM)
             process.wait(timeout=stop_seconds)
+
+
+@contextmanager
+def openvino_service(
+    models: Path, log: Path, **settings: str
+) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """The same with models, on OpenVINO; killed in the end."""
+    own = {"MODELS_DIR": str(models), "RUNTIME": "openvino"}
+    with service_process(log, {**own, **settings}) as running:
+        yield running

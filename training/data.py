@@ -84,7 +84,12 @@ def steps_per_epoch(
 
     Several replicas want as many rows each: up to `num_replicas` - 1 images wait for another
     epoch, whose order is another.
+
+    Raises:
+        ValueError: There are fewer images than replicas.
     """
+    if num_images < num_replicas:
+        raise ValueError(f"{num_images} training images are too few for {num_replicas} devices.")
     steps = -(-(num_images - num_images % num_replicas) // batch_size)
     return steps if limit is None else min(steps, limit)
 

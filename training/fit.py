@@ -1,8 +1,6 @@
 """Train a recipe; a run killed at any moment goes on from its last checkpoint."""
 
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +13,14 @@ import tensorflow as tf
 
 from training.architectures import build_hybrid
 from training.artifacts import assign_stored, load_answers
+from training.cluster import (
+    agree,
+    is_chief,
+    local_strategy,
+    num_processes,
+    of_chief,
+    wait_for_all,
+)
 from training.config import Precision, Recipe
 from training.data import (
     class_weights,
@@ -24,18 +30,7 @@ from training.data import (
     training_batches,
 )
 from training.distillation import DistilledHybrid
-from training.distribution import (
-    Step,
-    choose_strategy,
-    is_chief,
-    num_processes,
-    of_chief,
-    share,
-    synchronise,
-    train_step,
-    validate,
-    validation_step,
-)
+from training.hardware import describe_hardware
 from training.layers import SharedDropout
 from training.optimizers import averaged, build_optimizer
 from training.prepare import Part, PreparedData
@@ -43,15 +38,18 @@ from training.progress import Progress, after_epoch, after_step, is_finished, ra
 from training.provenance import running_code
 from training.run_folder import (
     CHECKPOINT_SECONDS,
+    RunError,
     RunResult,
     append_history,
     best_weights,
+    check_claim,
     claim,
     read_state,
     record_process,
     write_result,
     write_state,
 )
+from training.steps import Step, Validation, share, synchronise, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -73,69 +71,86 @@ def fit(
         run: The run's folder; made if missing.
         checkpoint_seconds: Least time between two checkpoints within an epoch.
         report_step: Called after each step with (progress, steps of the epoch, mean loss).
-        strategy: How to spread a step over devices; `choose_strategy`'s where it is None.
+        strategy: How to spread a step over devices; `local_strategy`'s where it is None.
 
     Returns:
         The result, also written to `result.json`.
 
     Raises:
-        RunError: The folder belongs to another recipe or dataset, or the data was split
-            by another protocol.
+        RunError: The folder belongs to another recipe or dataset, the data was split by another
+            protocol, its checkpoint is of an earlier version; or another process of the cluster
+            ended, has other code, or another folder.
         ArtifactError: The teacher or the initial model is not intact.
-        ValueError: The initial model's weights do not fit, the batches cannot be shared by the
-            devices, or `TF_CONFIG` names no workers.
+        ValueError: The initial model's weights do not fit, or the devices cannot share the
+            batches.
     """
-    strategy = strategy or choose_strategy()
+    strategy = strategy or local_strategy()
     if recipe.batch_size % strategy.num_replicas_in_sync:
         raise ValueError(
             f"Batches of {recipe.batch_size} cannot be shared by "
             f"{strategy.num_replicas_in_sync} devices: train on as many as divide them."
         )
-    chief = is_chief(strategy)
-    if chief:
-        claim(run, recipe, data)
-        code = running_code()
-        record_process(run, code.git_commit, clean=code.clean)
-    of_chief(strategy, [0.0])  # the folder is there
-    claim(run, recipe, data)
-    state = read_state(run)
-    progress = start(recipe) if state is None else state[1]
-    keras.utils.set_random_seed(recipe.seed)
-    keras.mixed_precision.set_global_policy(recipe.precision.value)
     try:
+        progress = _enter(recipe, data, run, strategy)
+        keras.utils.set_random_seed(recipe.seed)
+        keras.mixed_precision.set_global_policy(recipe.precision.value)
         while not is_finished(progress, recipe):
             progress = _run_stage(
                 recipe, data, run, progress, strategy, checkpoint_seconds, report_step
             )
+        result = RunResult(
+            steps=progress.total_steps,
+            epochs=progress.epoch,
+            best_epoch=progress.best_epoch,
+            best_validation_accuracy=progress.best_accuracy,
+            seconds=round(progress.seconds, 1),
+            hardware=_describe_all(strategy),
+        )
+        if is_chief(strategy):
+            write_result(run, result)
+        wait_for_all(strategy)  # or the chief would miss the others before it has written
+    except tf.errors.OpError as error:
+        if num_processes(strategy) == 1:
+            raise
+        raise RunError(
+            "Another process of TF_CONFIG has ended, and so does this one. Start all of them "
+            f"again: they go on from the last checkpoint. TensorFlow says: {str(error)[:200]}"
+        ) from error
     finally:
         keras.mixed_precision.set_global_policy(Precision.FLOAT32.value)
-    result = RunResult(
-        steps=progress.total_steps,
-        epochs=progress.epoch,
-        best_epoch=progress.best_epoch,
-        best_validation_accuracy=progress.best_accuracy,
-        seconds=round(progress.seconds, 1),
-        hardware=_describe_all(strategy),
-    )
-    if chief:
-        write_result(run, result)
     return result
+
+
+def _enter(
+    recipe: Recipe, data: PreparedData, run: Path, strategy: tf.distribute.Strategy
+) -> Progress:
+    """Claim the folder, with all processes of the cluster, and say where the run is."""
+    code = running_code()
+    if is_chief(strategy):
+        claim(run, recipe, data)
+        record_process(run, code.git_commit, clean=code.clean)
+    wait_for_all(strategy)
+    check_claim(run, recipe, data)
+    state = read_state(run)
+    progress = start(recipe) if state is None else state[1]
+    agree(
+        strategy,
+        (progress.stage, progress.epoch, progress.step, progress.total_steps),
+        f"The first process sees another state of {run} than this one: name a folder on a file "
+        "system that all of them reach.",
+    )
+    agree(
+        strategy,
+        (int((code.git_commit or "0")[:12], 16), code.clean),
+        "The first process runs other code than this one: check out the same commit everywhere.",
+    )
+    return progress
 
 
 def _describe_all(strategy: tf.distribute.Strategy) -> str:
     processes = num_processes(strategy)
-    return describe_hardware() if processes == 1 else f"{processes} x {describe_hardware()}"
-
-
-def describe_hardware() -> str:
-    """The devices that TensorFlow trains on, in words."""
-    gpus = [
-        str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    if gpus:
-        return ", ".join(gpus)
-    return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+    first = describe_hardware()
+    return first if processes == 1 else f"{processes} processes, the first with {first}"
 
 
 def _run_stage(
@@ -148,12 +163,11 @@ def _run_stage(
     report_step: Callable[[Progress, int, float], None],
 ) -> Progress:
     """Train one stage to its end."""
-    stage = progress.stage
+    stage, replicas = progress.stage, strategy.num_replicas_in_sync
     image_size = recipe.stages[stage].image_size
     train = load_examples(data, Part.TRAIN, image_size, metadata=recipe.metadata)
-    validation = evaluation_batches(
-        load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata),
-        recipe.batch_size,
+    num_steps = steps_per_epoch(
+        len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch, replicas
     )
     # XLA takes longer to compile these graphs for a processor than it saves there.
     compiled = bool(tf.config.list_physical_devices("GPU"))
@@ -172,14 +186,21 @@ def _run_stage(
     )
     if not _restore(run, checkpoint) and recipe.initial_model:
         assign_stored(model, Path(recipe.initial_model))
-    weights = class_weights(train.labels, recipe.class_weight_exponent)
-    replicas = strategy.num_replicas_in_sync
-    num_steps = steps_per_epoch(
-        len(train), recipe.batch_size, recipe.stages[stage].steps_per_epoch, replicas
+    validation = load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata)
+    measured = Validation(
+        model, evaluation_batches(validation, recipe.batch_size), compiled=compiled
     )
-    step = train_step(model, strategy, compiled=compiled)
-    look = validation_step(model, compiled=compiled)
-    epoch = _Epoch(recipe, run, strategy, checkpoint, num_steps, checkpoint_seconds, report_step)
+    trainer = _StageTrainer(
+        recipe,
+        run,
+        strategy,
+        checkpoint,
+        train_step(model, strategy, compiled=compiled),
+        num_steps,
+        checkpoint_seconds,
+        report_step,
+    )
+    weights = class_weights(train.labels, recipe.class_weight_exponent)
     while progress.stage == stage:
         batches = training_batches(
             train,
@@ -189,13 +210,16 @@ def _run_stage(
             steps=range(progress.step, num_steps),
             num_replicas=replicas,
         )
-        progress = epoch.train(progress, step, share(strategy, batches))
+        began = time.monotonic() - progress.seconds
+        progress = trainer.train(progress, share(strategy, batches))
         with averaged(model):
-            found = validate(look, validation) if is_chief(strategy) else (0.0, 0.0)
+            found = measured.measure() if is_chief(strategy) else (0.0, 0.0)
             loss, accuracy = of_chief(strategy, found)
+            progress = replace(progress, seconds=time.monotonic() - began)
             progress = _close_epoch(run, recipe, strategy, model, progress, loss, accuracy)
         if is_chief(strategy):
             _save(run, checkpoint, progress)
+        wait_for_all(strategy)  # the next stage begins with what was saved
     return progress
 
 
@@ -219,23 +243,23 @@ def _compile(recipe: Recipe, image_size: int, *, compiled: bool) -> keras.Model:
 
 
 @dataclass(frozen=True)
-class _Epoch:
-    """Set the rate of each step, count, write checkpoints in mid-epoch, tell the caller."""
+class _StageTrainer:
+    """Sets the rate of each step, counts, writes checkpoints in mid-epoch, tells the caller."""
 
     recipe: Recipe
     run: Path
     strategy: tf.distribute.Strategy
     checkpoint: tf.train.Checkpoint
+    step: Step
     num_steps: int
     checkpoint_seconds: float
     report_step: Callable[[Progress, int, float], None]
 
-    def train(self, resumed: Progress, step: Step, batches: Iterable[Any]) -> Progress:
+    def train(self, resumed: Progress, batches: Iterable[Any]) -> Progress:
         """Take up an epoch and go on to its last step.
 
         Args:
             resumed: Where it is taken up; at its end, where a kill came before validation.
-            step: From `train_step`.
             batches: From `share`, the first of them that of step `resumed.step`.
         """
         progress = resumed
@@ -244,7 +268,7 @@ class _Epoch:
         while progress.step < self.num_steps:
             rate = rate_at(self.recipe, progress, progress.step, self.num_steps)
             self.checkpoint.optimizer.learning_rate = rate
-            _, loss, accuracy = step(iterator)
+            loss, accuracy = self.step(iterator)
             now = time.monotonic()
             progress = replace(
                 after_step(progress, float(loss), float(accuracy)),
@@ -304,7 +328,13 @@ def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> bool:
     state = read_state(run)
     if state is None:
         return False
-    checkpoint.read(str(run / state[0] / "checkpoint")).assert_consumed()
+    try:
+        checkpoint.read(str(run / state[0] / "checkpoint")).assert_consumed()
+    except AssertionError as error:
+        raise RunError(
+            f"{run} was begun by an earlier version, whose checkpoints hold other values: name "
+            "another folder, or finish it with that version (processes.jsonl has its commit)."
+        ) from error
     return True
 
 

@@ -33,7 +33,8 @@ class Progress:
         best_accuracy: Highest validation accuracy of this stage.
         best_epoch: Epoch of `best_accuracy`; its weights are the run's result.
         total_steps: Steps of all completed epochs.
-        seconds: Spent training, all processes of the run together.
+        seconds: Spent training and validating, from the first process that took the run up to the
+            last; the chief's, where several share it.
     """
 
     stage: int

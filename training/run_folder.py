@@ -7,7 +7,7 @@ RUN/
     state.json       progress, and the name of the checkpoint that belongs to it
     state-<epoch>-<step>/    weights and optimizer
     best-<epoch>.weights.h5  weights of this stage's best validation accuracy: the result
-    processes.jsonl  a line a process: when, and with which code
+    processes.jsonl  a line each time that it was taken up: when, and with which code
     history.jsonl    a line an epoch
     tensorboard/     the same figures for TensorBoard
     result.json      written last, when the run is finished
@@ -90,12 +90,36 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
             artifact was trained on another split.
         ManifestError: An artifact is missing or has another's name.
     """
+    owner = _owner(recipe, data)
+    run.mkdir(parents=True, exist_ok=True)
+    path = run / "recipe.json"
+    if path.exists():
+        check_claim(run, recipe, data)
+    else:
+        write_json(path, {**asdict(owner), "recipe": recipe.to_json()})
+
+
+def check_claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
+    """Check that a folder is bound as `claim` would do.
+
+    Raises:
+        RunError: As `claim`; or it is not there.
+        ManifestError: As `claim`.
+    """
+    if read_run_owner(run) != _owner(recipe, data):
+        raise RunError(
+            f"{run} holds a run of another recipe, dataset, teacher or initial model; name another "
+            "folder."
+        )
+
+
+def _owner(recipe: Recipe, data: PreparedData) -> RunOwner:
     if data.protocol is not recipe.protocol:
         raise RunError(
             f"The recipe wants protocol {recipe.protocol}, {data.directory} was split by "
             f"{data.protocol}. Run `python -m training prepare --protocol {recipe.protocol}`."
         )
-    owner = RunOwner(
+    return RunOwner(
         recipe,
         data.fingerprint,
         data.seed,
@@ -103,16 +127,6 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
         _artifact_fingerprint(recipe.teacher, data),
         _artifact_fingerprint(recipe.initial_model, data),
     )
-    run.mkdir(parents=True, exist_ok=True)
-    path = run / "recipe.json"
-    if not path.exists():
-        values = {**asdict(owner), "recipe": recipe.to_json()}
-        write_json(path, values)
-    elif read_run_owner(run) != owner:
-        raise RunError(
-            f"{run} holds a run of another recipe, dataset, teacher or initial model; name another "
-            "folder."
-        )
 
 
 def _artifact_fingerprint(artifact: str, data: PreparedData) -> str:

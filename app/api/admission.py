@@ -5,18 +5,62 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
+import anyio
+
 from app.domain.errors import ServiceBusyError, ServiceStoppingError
 
 DURATION_SMOOTHING: Final = 0.1
 """Weight of the newest prediction in the moving average of their durations."""
 
+SLOW_BYTES_PER_SECOND: Final = 16 * 1024
+"""Mean rate of a body below which its place is given away when all are taken."""
+_LEAST_SECONDS: Final = 1.0
+"""Before a body is called slow."""
 
-class Admission:
-    """A bounded number of places; belongs to one event loop.
+
+class Place:
+    """What a request holds while it is inside.
 
     Attributes:
-        num_inside: Predictions in progress.
+        scope: The request's work; cancelled where it must make room.
+        rate: Of its body in bytes a second when it had to; None until then.
     """
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.rate: float | None = None
+        self._entered = monotonic()
+        self._num_bytes = 0
+        self._is_arriving = False
+
+    @property
+    def seconds(self) -> float:
+        """Since it was taken."""
+        return monotonic() - self._entered
+
+    def begin_body(self) -> None:
+        """The request's body is awaited within `scope`: the place may be taken away."""
+        self._is_arriving = True
+
+    def receive(self, num_bytes: int) -> None:
+        """Note a piece of the request's body."""
+        self._num_bytes += num_bytes
+
+    def end_body(self) -> None:
+        """The whole body is here, or an answer has begun: the place is kept."""
+        self._is_arriving = False
+
+    def slowness(self) -> float | None:
+        """Bytes a second of a body that comes slowly; None for what keeps its place."""
+        seconds = self.seconds
+        if not self._is_arriving or seconds < _LEAST_SECONDS:
+            return None
+        rate = self._num_bytes / seconds
+        return rate if rate < SLOW_BYTES_PER_SECOND else None
+
+
+class Admission:
+    """A bounded number of places; belongs to one event loop."""
 
     def __init__(self, capacity: int) -> None:
         """Open the door.
@@ -24,10 +68,15 @@ class Admission:
         Args:
             capacity: Predictions that may be in progress at once.
         """
-        self.num_inside = 0
         self._capacity = capacity
+        self._places: set[Place] = set()
         self._open = True
         self._mean_seconds = 0.0
+
+    @property
+    def num_inside(self) -> int:
+        """Predictions in progress."""
+        return len(self._places)
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -43,26 +92,39 @@ class Admission:
             raise ServiceStoppingError
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Hold a place.
+    def enter(self) -> Iterator[Place]:
+        """Hold a place; where all are taken, that of the slowest body.
 
         Raises:
             ServiceStoppingError: The door is closed.
-            ServiceBusyError: All places are taken. By Little's law a full house empties in
-                the mean time that a prediction spends inside: that is when to come back.
+            ServiceBusyError: All places are taken, by bodies that are whole or come fast enough.
+                By Little's law a full house empties in the mean time that a prediction spends
+                inside: that is when to come back.
         """
         self.check()
-        if self.num_inside >= self._capacity:
+        if self.num_inside >= self._capacity and not self._make_room():
             raise ServiceBusyError(
                 f"{self.num_inside} such requests are in progress, as many as fit. "
                 "Repeat the request after the time in Retry-After.",
                 retry_after_seconds=self._mean_seconds,
             )
-        self.num_inside += 1
-        entered = monotonic()
+        place = Place()
+        self._places.add(place)
         try:
-            yield
+            yield place
         finally:
-            self.num_inside -= 1
-            weight = DURATION_SMOOTHING if self._mean_seconds else 1.0
-            self._mean_seconds += weight * (monotonic() - entered - self._mean_seconds)
+            self._places.discard(place)
+            if place.rate is None:
+                weight = DURATION_SMOOTHING if self._mean_seconds else 1.0
+                self._mean_seconds += weight * (place.seconds - self._mean_seconds)
+
+    def _make_room(self) -> bool:
+        """Send the slowest body away; whether there was one."""
+        rates = [(rate, place) for place in self._places if (rate := place.slowness()) is not None]
+        if not rates:
+            return False
+        rate, slowest = min(rates, key=lambda pair: pair[0])
+        slowest.rate = rate
+        self._places.discard(slowest)
+        slowest.scope.cancel()
+        return True

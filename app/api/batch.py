@@ -57,6 +57,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": BatchLine, "description": "A line for each image, in the order of completion."},
     400: {"model": Problem, "description": "A multipart body that is none, or too many images."},
     404: {"model": Problem, "description": "No loaded model has that name."},
+    408: {"model": Problem, "description": "The body came too slowly for a full house."},
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No multipart body."},
     422: {"model": Problem, "description": "No image, or a parameter cannot be used."},

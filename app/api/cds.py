@@ -84,6 +84,7 @@ def make_router(viewer_url: str | None) -> APIRouter:
         },
         responses={
             200: _JSON_OBJECT,
+            408: {"model": Problem, "description": "The body came too slowly for a full house."},
             412: {"model": Problem, "description": "No prefetch, and no server to ask."},
             413: {"model": Problem, "description": "Too many bytes."},
             422: {"model": Problem, "description": "No call of a patient-view."},

@@ -31,6 +31,7 @@ _REQUEST_BODY: Final[dict[str, Any]] = {
     "content": {DICOM_MEDIA_TYPE: _BINARY, "multipart/related": _BINARY},
 }
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    408: {"model": Problem, "description": "The body came too slowly for a full house."},
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No DICOM file."},
     422: {"model": Problem, "description": "No photograph that can be answered."},

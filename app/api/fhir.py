@@ -30,6 +30,7 @@ _RESOURCE: Final[dict[str, Any]] = {"content": {FHIR_MEDIA_TYPE: {"schema": {"ty
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {**_RESOURCE, "description": "A FHIR R4 transaction Bundle."},
     404: {"model": Problem, "description": "No loaded model has that name."},
+    408: {"model": Problem, "description": "The body came too slowly for a full house."},
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No FHIR JSON, or no image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},

@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.admission import Admission
+from app.api.admission import Admission, Place
 from app.api.errors import (
     PROBLEM_KEY,
     client_closed,
@@ -23,6 +23,7 @@ from app.api.errors import (
     unexpected_problem,
 )
 from app.domain.errors import (
+    BodyTooSlowError,
     DeadlineExceededError,
     DermHybridError,
     ImageTooManyBytesError,
@@ -159,7 +160,7 @@ class Admit:
     """Hold a place for a prediction from its first byte to its last, or refuse it at once.
 
     Under overload most requests end here: before their upload is read, and before the
-    framework has spent time on them.
+    framework has spent time on them. Whoever sends an upload slowly makes room for others then.
     """
 
     def __init__(self, app: ASGIApp, doors: Mapping[str, Admission]) -> None:
@@ -177,14 +178,35 @@ class Admit:
         if door is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        with ExitStack() as place:
+        with ExitStack() as stack:
             try:
-                place.enter_context(door.enter())
+                place = stack.enter_context(door.enter())
             except (ServiceBusyError, ServiceStoppingError) as error:
                 scope[_ROUTE_KEY] = scope["path"]
                 await domain_problem(error)(scope, receive, send)
                 return
-            await self._app(scope, receive, send)
+            await self._answer(place, scope, receive, send)
+
+    async def _answer(self, place: Place, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer from a place, unless it is taken away before the body has come."""
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            place.receive(len(message.get("body", b"")))
+            if not message.get("more_body", False):
+                place.end_body()
+            return message
+
+        async def noted_send(message: Message) -> None:
+            place.end_body()
+            await send(message)
+
+        place.begin_body()
+        with place.scope:
+            await self._app(scope, counted_receive, noted_send)
+        if place.scope.cancelled_caught and place.rate is not None:
+            scope[_ROUTE_KEY] = scope["path"]
+            await domain_problem(BodyTooSlowError(place.rate))(scope, receive, send)
 
 
 class LimitBody:

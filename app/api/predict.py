@@ -54,6 +54,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     },
     400: {"model": Problem, "description": "A multipart body that is none."},
     404: {"model": Problem, "description": "No loaded model has that name."},
+    408: {"model": Problem, "description": "The body came too slowly for a full house."},
     413: {"model": Problem, "description": "Too many bytes."},
     415: {"model": Problem, "description": "No image of a supported format."},
     422: {"model": Problem, "description": "The image or a parameter cannot be used."},

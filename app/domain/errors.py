@@ -127,6 +127,16 @@ class ServiceBusyError(DermHybridError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class BodyTooSlowError(DermHybridError):
+    """A body that came slowly made room for others."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        super().__init__(
+            f"The request's body came at {bytes_per_second:,.0f} bytes a second while others "
+            "waited for its place. Repeat the request over a faster line, or when fewer ask."
+        )
+
+
 class ServiceStoppingError(DermHybridError):
     """The service is stopping and takes nothing more."""
 

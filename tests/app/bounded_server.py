@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing.queues import Queue
+from typing import Literal
 
 import uvicorn
-import uvloop
 from starlette.types import Receive, Scope, Send
 
 from app.protocol import bounded_protocol
@@ -29,11 +29,20 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def server(keep_alive_seconds: int = 5) -> AsyncIterator[int]:
+async def server(seconds: float = SECONDS, keep_alive_seconds: int = 5) -> AsyncIterator[int]:
+    """Run it in this process.
+
+    Args:
+        seconds: That a client has.
+        keep_alive_seconds: That a connection may be idle.
+
+    Yields:
+        Its port.
+    """
     config = uvicorn.Config(
         application,
         port=0,
-        http=bounded_protocol(SECONDS),
+        http=bounded_protocol(seconds),
         lifespan="off",
         log_config=None,
         timeout_keep_alive=keep_alive_seconds,
@@ -49,15 +58,20 @@ async def server(keep_alive_seconds: int = 5) -> AsyncIterator[int]:
         await task
 
 
-def serve(loop: str, ports: "Queue[int]") -> None:
-    """The server, for a process of its own."""
+def serve(loop: Literal["asyncio", "uvloop"], seconds: int, ports: "Queue[int]") -> None:
+    """Run it in a process of its own.
+
+    Args:
+        loop: Its event loop.
+        seconds: That a client has, and that a connection may be idle.
+        ports: Gets its port.
+    """
 
     async def scenario() -> None:
-        async with server(keep_alive_seconds=1) as port:
+        async with server(seconds, seconds) as port:
             ports.put(port)
             await asyncio.sleep(3600)
 
-    # What uvicorn chooses where uvloop is installed, as on Linux, and where it is not.
-    factories = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    with asyncio.Runner(loop_factory=factories[loop]) as runner:
+    make_loop = uvicorn.Config(application, loop=loop).get_loop_factory()
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(scenario())

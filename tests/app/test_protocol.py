@@ -22,9 +22,9 @@ from app.api.errors import domain_problem
 from app.domain.errors import ResourcesExhaustedError
 from app.protocol import MAX_HEAD_BYTES
 from tests.app.bounded_server import ANSWER, SECONDS, serve, server
-from tests.app.test_server import service
 from tests.ports import free_port
 from tests.programs import require_program
+from tests.service_process import openvino_service
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
@@ -60,13 +60,13 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_what_was_sent_while_the_process_was_stopped_is_answered(loop: str) -> None:
-    whole = b"GET / HTTP/1.1\r\n\r\n"
+    whole, seconds = b"GET / HTTP/1.1\r\n\r\n", 3
     context = multiprocessing.get_context("spawn")
     ports: Queue[int] = context.Queue()
-    process = context.Process(target=serve, args=(loop, ports), daemon=True)
+    process = context.Process(target=serve, args=(loop, seconds, ports), daemon=True)
     process.start()
-    address = ("127.0.0.1", ports.get(timeout=120))
     try:
+        address = ("127.0.0.1", ports.get(timeout=120))
         with ExitStack() as stack:
             idle, begun, anew = (
                 stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(3)
@@ -80,11 +80,13 @@ def test_what_was_sent_while_the_process_was_stopped_is_answered(loop: str) -> N
             idle.sendall(whole)
             begun.sendall(whole[8:])
             anew.sendall(whole)
-            time.sleep(1 + 2 * SECONDS)
+            time.sleep(seconds + 1)
             os.kill(process.pid, signal.SIGCONT)
             assert [receive_answer(client) for client in (idle, begun, anew)] == [True] * 3
     finally:
         process.kill()
+        process.join()
+        ports.close()
 
 
 def receive_answer(client: socket.socket) -> bool:
@@ -241,7 +243,7 @@ def test_an_answer_is_for_whoever_takes_it(reads: bool) -> None:
 def test_operators_have_a_port_of_their_own(tiny_models: Path, tmp_path: Path) -> None:
     port = free_port()
     settings = {"OPERATIONS_PORT": str(port), "RUNTIME": "openvino"}
-    with service(tiny_models, tmp_path / "log", **settings) as (_, address):
+    with openvino_service(tiny_models, tmp_path / "log", **settings) as (_, address):
         expected = {"/metrics": 200, "/health/ready": 200}
         for path in ("/models", "/predict", "/", "/viewer/settings.json", "/openapi.json"):
             expected[path] = 404
@@ -277,7 +279,7 @@ def test_https_with_a_certificate_that_is_renewed(tiny_models: Path, tmp_path: P
 
     with certificate(tmp_path, "first") as (crt, key):
         settings = {"TLS_CERTIFICATE": str(crt), "TLS_PRIVATE_KEY": str(key), "RUNTIME": "openvino"}
-        with service(tiny_models, tmp_path / "log", **settings) as (process, address):
+        with openvino_service(tiny_models, tmp_path / "log", **settings) as (process, address):
             answer = httpx2.get(f"{address}/models", verify=ssl.create_default_context(cafile=crt))
             assert answer.status_code == 200
             assert "max-age" in answer.headers["strict-transport-security"]

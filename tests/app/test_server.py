@@ -1,17 +1,10 @@
 """The server as a process: whoever was let in gets an answer, however it is told to stop."""
 
 import asyncio
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from httpx2 import AsyncClient, Limits, Response
@@ -19,33 +12,11 @@ from httpx2 import AsyncClient, Limits, Response
 from app.domain.errors import AccessConfigurationError
 from app.server import check_exposure
 from app.settings import Settings
-from tests.conftest import PLAIN_MODEL, REPOSITORY
+from tests.conftest import PLAIN_MODEL
+from tests.service_process import openvino_service
 from tests.tiny_artifact import write_tiny_artifact
 
-Process: TypeAlias = "subprocess.Popen[bytes]"
-
 NUM_REQUESTS = 200
-
-
-@contextmanager
-def service(models: Path, log: Path, **settings: str) -> Iterator[tuple[Process, str]]:
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
-            env={**os.environ, "MODELS_DIR": str(models), "RUNTIME": "openvino", **settings},
-            cwd=REPOSITORY,
-            stdout=output,
-        )
-    try:
-        address = None
-        while address is None:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
-            address = re.search(r"https?://127\.0\.0\.1:\d+", log.read_text())
-        yield process, address.group()
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def post(client: AsyncClient, image: bytes) -> Response:
@@ -69,7 +40,7 @@ def test_sigterm_loses_none_of_200_requests_in_flight(
         "MAX_PREDICTIONS_IN_PROGRESS": str(NUM_REQUESTS),
         "REQUEST_TIMEOUT_SECONDS": "120",  # a machine may be slow; here nobody is to be timed out
     }
-    with service(tiny_models, tmp_path / "log", **settings) as (process, address):
+    with openvino_service(tiny_models, tmp_path / "log", **settings) as (process, address):
         statuses, types = asyncio.run(scenario(address))
         assert statuses[200] + statuses[503] == NUM_REQUESTS, statuses
         assert statuses[200] > 0
@@ -92,7 +63,7 @@ def test_a_stopping_service_says_so_before_its_port_closes(
             assert (await client.get("/health/live")).status_code == 200
             assert (await post(client, lesion_png)).status_code == 503
 
-    with service(tiny_models, tmp_path / "log", DRAIN_SECONDS="20") as (process, address):
+    with openvino_service(tiny_models, tmp_path / "log", DRAIN_SECONDS="20") as (process, address):
         asyncio.run(scenario(address))
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)  # a second one does not wait
@@ -156,5 +127,5 @@ def test_sighup_serves_what_the_models_folder_holds_now(own_models: Path, tmp_pa
             assert (await client.get(f"/models/{PLAIN_MODEL}")).json()["version"] == 3
 
     log = tmp_path / "log"
-    with service(own_models, log) as (process, address):
+    with openvino_service(own_models, log) as (process, address):
         asyncio.run(scenario(address))

@@ -25,10 +25,10 @@ from app.tracing import caller_context
 from tests.app.api.hanging import hanging_service
 from tests.app.api.test_load import in_line, until
 from tests.app.test_privacy import MARKER, holds_marker, uploads
-from tests.app.test_server import service
 from tests.collector import Collector, ReceivedSpan, collecting
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
 from tests.ports import free_port
+from tests.service_process import openvino_service
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN_ID = "00f067aa0ba902b7"
@@ -80,7 +80,7 @@ def served(
         "AUDIT_DIR": str(folder / "audit"),
         "MAX_IMAGE_BYTES": "2000000",
     }
-    with service(tiny_models, folder / "log", **settings) as (_, address):
+    with openvino_service(tiny_models, folder / "log", **settings) as (_, address):
         yield address, folder / "log"
 
 
@@ -300,7 +300,7 @@ def test_a_collector_that_is_down_is_noticed_by_nobody_but_the_metrics(
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
         "OTEL_BSP_SCHEDULE_DELAY": "20",
     }
-    with service(tiny_models, log, **settings) as (process, address):
+    with openvino_service(tiny_models, log, **settings) as (process, address):
         give_up = time.monotonic() + 60
         while (
             'spans_lost_total{reason="not-exported"}' not in httpx2.get(f"{address}/metrics").text
@@ -328,7 +328,7 @@ def test_a_collector_that_never_answers_holds_up_neither_answer_nor_stop(
             "OTEL_EXPORTER_OTLP_TIMEOUT": "600",
             "OTEL_BSP_SCHEDULE_DELAY": "20",
         }
-        with service(tiny_models, tmp_path / "log", **settings) as (process, address):
+        with openvino_service(tiny_models, tmp_path / "log", **settings) as (process, address):
             for _ in range(3):
                 assert predict(address, lesion_png).status_code == 200
             process.send_signal(signal.SIGTERM)

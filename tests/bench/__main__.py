@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.bench.page import write_page
 from tests.bench.sections import SECTIONS, Bench
-from training.fit import describe_hardware
+from training.hardware import describe_hardware
 from training.provenance import running_code
 from training.readme import MODELS, NAMES, newest_artifact
 from training.synthetic import draw_lesion

@@ -66,7 +66,11 @@ def plan(results: dict[str, Any], pictures_per_year: int, peak: float = PEAK) ->
 
 def write_page(results: dict[str, Any], page: Path) -> None:
     """Write `docs/capacity.md` from the JSON of `make soak`."""
-    memory = max(interval["resident_mb"] for interval in results["intervals"])
+    intervals = results["intervals"]
+    memory = max(interval["resident_mb"] for interval in intervals)
+    minutes = len(intervals) * results["interval_seconds"] / 60
+    answered = sum(interval["statuses"].get("200", 0) for interval in intervals)
+    asked = sum(sum(interval["statuses"].values()) for interval in intervals)
     rows = [(name, number, plan(results, number)) for name, number in EXAMPLES]
     page.write_text(
         "\n".join(
@@ -85,13 +89,15 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "| | |",
                 "|---|---|",
                 f"| pictures a second, at most | {results['capacity_per_second']:.1f} |",
-                f"| planned with, {SHARE:.0%} of it, held for the length of the soak | "
+                f"| planned with, {SHARE:.0%} of it | "
                 f"{SHARE * results['capacity_per_second']:.1f} |",
-                f"| memory at most, MB | {memory} |",
+                f"| answered of what was asked at that rate for {minutes:.0f} minutes | "
+                f"{answered:,} of {asked:,} |",
+                f"| memory at most, once a minute, MB | {memory} |",
                 f"| bytes of an answer with its overlay | {results['answer_bytes']:,} |",
                 f"| bytes of its record in the audit log | {results['audit_bytes_per_answer']:,} |",
                 "",
-                "The client of that measurement was on the same two cores. Another processor, "
+                "The client of that measurement was on the same cores. Another processor, "
                 "other models, the ensemble or larger pictures give other figures: run `make soak` "
                 "on the machine that will serve.",
                 "",
@@ -104,7 +110,7 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "([ADR-0029](adr/0029-scale-out.md)); the proxy before them was not measured. The "
                 "loads are examples in round numbers, not forecasts.",
                 "",
-                "| load | pictures a year | mean, peak a second | replicas of 2 cores | audit log, "
+                "| load | pictures a year | mean, peak a second | replicas like it | audit log, "
                 "GB a year | answers at the peak, Mbit/s |",
                 "|---|---|---|---|---|---|",
                 *(
@@ -132,7 +138,10 @@ def main(
     peak: Annotated[float, typer.Option(help="Times the mean of a working hour.", min=1)] = PEAK,
 ) -> None:
     """Write docs/capacity.md, or plan for a load of your own."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    try:
+        results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"{RESULTS} is not there: run `make soak` first") from error
     if pictures_per_year is None:
         write_page(results, PAGE)
         return

@@ -26,6 +26,7 @@ STOP_SECONDS: Final = 60.0
 _UV: Final = REPOSITORY / ".tools" / "bin" / "uv"
 _SHARED_PACKAGES: Final = (
     "anyio",
+    "cryptography",
     "numpy",
     "opencv-python-headless",
     "openvino",

@@ -15,7 +15,7 @@ from app.audit import log_files, read_head
 from tests.bench.__main__ import FIRST_PORT, example_jpeg
 from tests.bench.client import LOST, Load, ask, closed_loop, connect
 from tests.bench.servers import Call, Server, raw_call, serve_project
-from training.fit import describe_hardware
+from training.hardware import describe_hardware
 from training.provenance import running_code
 from training.readme import MODELS
 
@@ -99,6 +99,7 @@ async def _answer_bytes(server: Server, call: Call) -> int:
     url = f"http://127.0.0.1:{server.port}{call.path}"
     headers = {"Content-Type": call.content_type}
     async with connect() as session, session.post(url, data=call.body, headers=headers) as answer:
+        answer.raise_for_status()
         return len(await answer.read())
 
 

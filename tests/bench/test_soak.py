@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from app.audit import read_head
@@ -87,9 +88,24 @@ def test_a_load_is_planned_with_a_share_of_the_capacity_and_one_to_spare() -> No
     assert capacity.plan(found, 21_600_000, peak=5).num_replicas == 4
 
 
-def test_a_load_of_ones_own_is_planned_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    app = capacity.typer.Typer()
+def test_a_load_of_ones_own_is_planned_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"capacity_per_second": 10.0, "answer_bytes": 500_000, "audit_bytes_per_answer": 2_000}
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
     app.command()(capacity.main)
-    done = CliRunner().invoke(app, ["--pictures-per-year", "20000"])
-    assert "2 replicas" in done.output
+    command = ["--pictures-per-year", "21600000", "--peak", "5"]
+    missing = CliRunner().invoke(app, command)
+    assert missing.exit_code == 2
+    assert "make soak" in missing.output
+    (tmp_path / soak.RESULTS).parent.mkdir(parents=True)
+    (tmp_path / soak.RESULTS).write_text(json.dumps(found), encoding="utf-8")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert done.output == (
+        "15.00 pictures a second at the peak: 4 replicas like the measured one, 43.20 GB of audit "
+        "log a year, 60.0 Mbit/s of answers.\n"
+    )
+    assert CliRunner().invoke(app, [*command[:2], "--peak", "0.5"]).exit_code == 2
+    assert not (tmp_path / capacity.PAGE).exists()

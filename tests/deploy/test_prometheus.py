@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.app.test_server import service
 from tests.conftest import REPOSITORY
 from tests.ports import free_port
 from tests.programs import require_program
+from tests.service_process import openvino_service
 from tests.tiny_artifact import write_tiny_artifact
 from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules
 
@@ -67,7 +67,7 @@ def prometheus(
         "DICOM_STORE_PEER": "NOBODY@127.0.0.1:1",
     }
     with (
-        service(folder / "models", folder / "log", **settings) as (_, address),
+        openvino_service(folder / "models", folder / "log", **settings) as (_, address),
         httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
     ):
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ import typer
 from tests.faults.page import write_page
 from tests.faults.sections import FAULTS, in_order, inject
 from tests.faults.stage import Stage
-from training.fit import describe_hardware
+from training.hardware import describe_hardware
 from training.provenance import running_code
 from training.readme import MODELS
 

@@ -94,6 +94,11 @@ class Service:
 
     async def ask(self, ask: Ask, **headers: str) -> Outcome:
         """Send a request and note how it ended."""
+        outcome, _ = await self.ask_for(ask, **headers)
+        return outcome
+
+    async def ask_for(self, ask: Ask, **headers: str) -> tuple[Outcome, bytes]:
+        """The same, with the answer's body."""
         identifier = uuid.uuid4().hex
         self.ledger.sent.add(identifier)
         sent = {**self.headers, **ask.headers, **headers, "X-Request-ID": identifier}
@@ -101,6 +106,7 @@ class Service:
             sent["Content-Type"] = ask.content_type
         method, started = "GET" if ask.body is None else "POST", time.perf_counter()
         lines: dict[int, Part] = {}
+        body = b""
         session = self.strangers if ask.anew else self.session
         try:
             async with session.request(
@@ -122,7 +128,7 @@ class Service:
         seconds = time.perf_counter() - started
         outcome = Outcome(identifier, whole, seconds, lines, ask.predicts)
         self.ledger.add(outcome)
-        return outcome
+        return outcome, body
 
     async def end_with(self, credential: str) -> str:
         """How a picture's request ends that is sent with an API key or a token."""
@@ -167,19 +173,18 @@ class Service:
             ended = True
             await asyncio.gather(*tasks)
 
-    async def recover(self, report: Report, again: Ask | None = None, **headers: str) -> None:
+    async def recover(self, report: Report, again: Ask | None = None) -> None:
         """Measure from now, the end of a fault, to the first right answer and to readiness.
 
         Args:
             report: Gets both.
             again: What is asked; a picture where it is None.
-            headers: Of each request.
         """
         started = time.perf_counter()
 
         async def until(ask: Ask) -> float | None:
             while time.perf_counter() - started < RECOVERY_SECONDS:
-                if (await self.ask(ask, **headers)).whole.status == 200:
+                if (await self.ask(ask)).whole.status == 200:
                     return round(time.perf_counter() - started, 3)
                 await asyncio.sleep(0.02)
             return None
@@ -262,5 +267,8 @@ def _kind_of(problem: dict[str, Any] | None) -> str:
     if problem is None:
         return ""
     if problem.get("resourceType") == "OperationOutcome":
-        return str(problem["issue"][0]["details"]["coding"][0]["code"])
+        try:
+            return str(problem["issue"][0]["details"]["coding"][0]["code"])
+        except (KeyError, IndexError, TypeError):
+            return "no-problem-details"
     return str(problem.get("type", "")).removeprefix(_URN)

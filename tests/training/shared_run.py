@@ -8,8 +8,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from training import efficientnet_lite
+from training.cluster import choose_strategy
 from training.config import Recipe, Stage
-from training.distribution import choose_strategy
 from training.fit import fit
 from training.prepare import load_prepared
 from training.progress import Progress

@@ -161,6 +161,11 @@ def test_steps_per_epoch(
     assert steps_per_epoch(images, batch, limit, replicas) == steps
 
 
+def test_fewer_images_than_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 training images are too few for 4 devices"):
+        steps_per_epoch(3, 8, None, 4)
+
+
 def test_replicas_have_as_many_rows_each() -> None:
     ones = np.ones(7, np.float32)
     batches = training_batches(

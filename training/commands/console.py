@@ -1,4 +1,4 @@
-"""What the commands have in common: options, refusals, and a progress bar."""
+"""What the commands have in common: options and what they mean, refusals, a progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

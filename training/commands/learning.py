@@ -1,6 +1,7 @@
 """From the data to a trained run: prepare, resnet50-weights, fit, ablate."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -132,9 +133,12 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
             batch_size=batch_size,
             precision=precision,
         )
-        prepared = load_prepared(data)
+        from training.cluster import choose_strategy
         from training.fit import fit as fit_recipe
         from training.progress import Progress as RunProgress
+
+        strategy = choose_strategy()
+        prepared = load_prepared(data)
 
         with bar("steps") as report:
 
@@ -149,6 +153,7 @@ def fit(  # noqa: PLR0913  every option is one of the recipe's
                 run,
                 checkpoint_seconds=checkpoint_seconds,
                 report_step=report_step,
+                strategy=strategy,
             )
     typer.echo(
         f"{run}: {result.steps} steps, best validation accuracy "
@@ -175,6 +180,8 @@ def ablate(  # noqa: PLR0913  the comparison's size has four options
         from training import ablate as ablations
         from training.progress import Progress as RunProgress
 
+        if os.environ.get("TF_CONFIG"):
+            raise ValueError("`ablate` trains on one machine: unset TF_CONFIG, which `fit` takes.")
         base = ablations.reduced(find_recipe(recipe), image_size, max_epochs, steps_per_epoch)
         available = ablations.variants(base, str(teacher) if teacher else "")
         chosen = ablations.choose(available, variants or ())

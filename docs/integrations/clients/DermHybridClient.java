@@ -114,7 +114,7 @@ public final class DermHybridClient {
                 String kind = text(response.body(), "type");
                 failure = new Failure(status, kind.substring(kind.lastIndexOf(':') + 1),
                     text(response.body(), "detail"));
-                if (status != 429 && status != 503) {
+                if (status != 408 && status != 429 && status != 503) {
                     throw failure;
                 }
                 String retryAfter = response.headers().firstValue("Retry-After").orElse("");

@@ -37,7 +37,7 @@ State = Literal["waiting", "answered", "stored", "refused", "dead", "discarded"]
 LONGEST_PAUSE_SECONDS: Final = 8.0
 """Between two attempts, where the service does not say how long to wait."""
 NOT_ALLOWED: Final = (401, 403)
-AGAIN: Final = (429, 503)
+AGAIN: Final = (408, 429, 503)
 """Too much at present, or not able to at present: worth another attempt."""
 
 

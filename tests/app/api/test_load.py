@@ -1,6 +1,8 @@
 """What callers get when there are more of them than the model can answer, or too few seconds."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
+from app.api.admission import SLOW_BYTES_PER_SECOND, Admission
+from app.domain.errors import ServiceBusyError
 from app.settings import Settings
 from tests.app.api.hanging import HangingEngine, hanging_service
 
@@ -64,12 +68,76 @@ def test_more_predictions_than_places_are_refused_at_once(
             held = [asyncio.create_task(http.post("/predict", files=files)) for _ in range(2)]
             await until(engine)
             refused = await http.post("/predict", files=files)
-            assert refused.headers["retry-after"] == "2"  # the first two took 1.2 s
+            assert int(refused.headers["retry-after"]) >= 2  # the first two took 1.2 s
             metrics = (await http.get("/metrics")).text
             counted = 'http_requests_total{method="POST",route="/predict",status="503"} 2.0'
             assert counted in metrics
             engine.release.set()
             assert [(await answer).status_code for answer in held] == [200, 200]
+
+    asyncio.run(scenario())
+
+
+def test_in_a_full_house_the_slowest_body_makes_room(tiny_models: Path, lesion_png: bytes) -> None:
+    settings = Settings(models_dir=tiny_models, max_predictions_in_progress=2)
+    png = {"Content-Type": "image/png"}
+
+    async def scenario() -> None:
+        async with hanging_service(settings) as (_, http, engine):
+            engine.release.set()
+            go_on = asyncio.Event()
+
+            async def slowly(num_bytes: int) -> AsyncIterator[bytes]:
+                yield lesion_png[:num_bytes]
+                await go_on.wait()
+                yield lesion_png[num_bytes:]
+
+            slow, slowest = (
+                asyncio.create_task(http.post("/predict", content=slowly(n), headers=png))
+                for n in (100, 10)
+            )
+            await asyncio.sleep(1.2)
+            answered = await http.post("/predict", content=lesion_png, headers=png)
+            assert answered.status_code == 200
+            refused = await slowest
+            assert refused.status_code == 408
+            assert refused.json()["type"] == "urn:dermhybrid:problem:body-too-slow"
+            assert refused.json()["request_id"] == refused.headers["x-request-id"]
+            go_on.set()  # a slow one that is in nobody's way is answered
+            assert (await slow).status_code == 200
+            metrics = (await http.get("/metrics")).text
+            assert 'http_requests_total{method="POST",route="/predict",status="408"} 1.0' in metrics
+            assert 'problems_total{problem="body-too-slow",route="/predict"} 1.0' in metrics
+
+    asyncio.run(scenario())
+
+
+def test_only_a_body_that_comes_slowly_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("app.api.admission.monotonic", lambda: now)
+
+    async def scenario() -> None:
+        nonlocal now
+        door = Admission(4)
+        with ExitStack() as stack:
+            without_body, whole, fast, slow = (stack.enter_context(door.enter()) for _ in range(4))
+            for place in (whole, fast, slow):
+                place.begin_body()
+            now = 0.9
+            with pytest.raises(ServiceBusyError):  # too early to tell
+                stack.enter_context(door.enter())
+            now = 2.0
+            fast.receive(2 * SLOW_BYTES_PER_SECOND)
+            slow.receive(2 * SLOW_BYTES_PER_SECOND - 2)
+            whole.end_body()
+            newcomer = stack.enter_context(door.enter())
+            assert door.num_inside == 4
+            assert slow.rate == SLOW_BYTES_PER_SECOND - 1
+            assert [p.rate for p in (without_body, whole, fast, newcomer)] == [None] * 4
+            assert slow.scope.cancel_called
+            with pytest.raises(ServiceBusyError):
+                stack.enter_context(door.enter())
+        assert door.num_inside == 0
 
     asyncio.run(scenario())
 

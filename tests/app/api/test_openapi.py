@@ -12,9 +12,9 @@ from app.access.keys import create_key
 from app.access.scopes import Scope
 from app.main import create_app
 from app.settings import Settings
-from tests.app.test_server import service
 from tests.conftest import REPOSITORY
 from tests.ports import free_port
+from tests.service_process import openvino_service
 
 MAX_EXAMPLES = os.environ.get("OPENAPI_EXAMPLES", "20")
 """Of each operation and each phase; `OPENAPI_EXAMPLES=500` for a long run."""
@@ -41,7 +41,7 @@ def test_every_answer_is_as_documented(ruled_models: Path, tmp_path: Path) -> No
         "DICOM_STORE_URL": f"http://127.0.0.1:{free_port()}/dicom-web",  # nobody listens there
         "OUT_OF_DISTRIBUTION_GATE": "advise",
     }
-    with service(ruled_models, tmp_path / "log", **settings) as (_, address):
+    with openvino_service(ruled_models, tmp_path / "log", **settings) as (_, address):
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"),
             *("--header", f"Authorization: Bearer {key}"),
