@@ -56,6 +56,7 @@ class Interval:
 def main(
     minutes: Annotated[int, typer.Option(help="How long.", min=1)] = 60,
     interval: Annotated[float, typer.Option(help="Seconds of each row.", min=1, max=60)] = 60.0,
+    note: Annotated[str, typer.Option(help="What else the machine did, in a sentence.")] = "",
 ) -> None:
     """Soak the service with the default model in OpenVINO, audit log on; write page and plot."""
     logs, records = Path("runs/bench-logs"), Path("runs/soak-records")
@@ -66,6 +67,7 @@ def main(
     results = {
         "hardware": f"{describe_hardware()}, {platform.system()}",
         "git_commit": running_code().git_commit,
+        "note": note,
         "audit_bytes_per_answer": audit_bytes_per_answer(audit),
         **found,
     }
@@ -195,6 +197,7 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "callers got straight before; one drawn JPEG of 600 x 450 pixels, the default "
                 "model in OpenVINO, heatmap and audit log included. The client is on the same "
                 "machine and takes its share of the processor.",
+                *([results["note"]] if results["note"] else []),
                 "",
                 f"Answers: {answered}; {lost} lost. `/health/ready` was asked {len(intervals)} "
                 f"times and was not 200 {not_ready} times. Latencies count from when a request "

@@ -49,13 +49,16 @@ def test_every_request_of_a_soak_is_counted_in_its_interval(
     results = {
         "hardware": "",
         "git_commit": "",
+        "note": "A second one ran beside it.",
         "capacity_per_second": RATE / 0.7,
         "offered_per_second": RATE,
         "interval_seconds": 1.0,
         "intervals": [asdict(interval) for interval in intervals],
     }
     write_page(results, tmp_path / "soak.md")
-    assert "Answers: 6 x 200; 0 lost." in (tmp_path / "soak.md").read_text(encoding="utf-8")
+    page = (tmp_path / "soak.md").read_text(encoding="utf-8")
+    assert "Answers: 6 x 200; 0 lost." in page
+    assert "A second one ran beside it." in page
 
 
 @pytest.fixture
