@@ -114,21 +114,25 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "GB a year | answers at the peak, Mbit/s |",
                 "|---|---|---|---|---|---|",
                 *(
-                    f"| {name} | {number:,} | {p.mean_per_second:.2f}, {p.peak_per_second:.2f} | "
-                    f"{p.num_replicas} | {p.audit_gb_per_year:.2f} | "
-                    f"{p.peak_mbit_per_second:.1f} |"
+                    f"| {name} | {number:,} | {_figure(p.mean_per_second)}, "
+                    f"{_figure(p.peak_per_second)} | {p.num_replicas} | {_figure(p.audit_gb_per_year)} | "
+                    f"{_figure(p.peak_mbit_per_second)} |"
                     for name, number, p in rows
                 ),
                 "",
                 "Two replicas are the least, whatever the load: an upgrade exchanges one of them "
-                "([operations.md](operations.md)). Beyond the peak, callers get a 503 with "
-                "`Retry-After` within milliseconds and no answer is delayed "
-                "([bench.md](bench.md#overload)); an archive's DICOM queue keeps what it was sent.",
+                "([operations.md](operations.md)). Beyond what fits, callers get a 503 with "
+                "`Retry-After` within milliseconds ([bench.md](bench.md#overload)); the DICOM "
+                "queue keeps what it was sent.",
                 "",
             ]
         ),
         encoding="utf-8",
     )
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def main(

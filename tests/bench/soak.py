@@ -234,7 +234,7 @@ def _draw(intervals: list[Interval], seconds: float, path: Path) -> None:
     panels[1].plot(minutes, [interval.resident_mb for interval in intervals])
     panels[1].set(xlabel="minutes", ylabel="memory, MB")
     for axes in panels:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.y1)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
