@@ -115,8 +115,8 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "|---|---|---|---|---|---|",
                 *(
                     f"| {name} | {number:,} | {_figure(p.mean_per_second)}, "
-                    f"{_figure(p.peak_per_second)} | {p.num_replicas} | {_figure(p.audit_gb_per_year)} | "
-                    f"{_figure(p.peak_mbit_per_second)} |"
+                    f"{_figure(p.peak_per_second)} | {p.num_replicas} | "
+                    f"{_figure(p.audit_gb_per_year)} | {_figure(p.peak_mbit_per_second)} |"
                     for name, number, p in rows
                 ),
                 "",
