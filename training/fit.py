@@ -125,12 +125,13 @@ def _enter(
     recipe: Recipe, data: PreparedData, run: Path, strategy: tf.distribute.Strategy
 ) -> Progress:
     """Claim the folder, with all processes of the cluster, and say where the run is."""
-    code = running_code()
-    if is_chief(strategy):
+    code, chief = running_code(), is_chief(strategy)
+    if chief:
         claim(run, recipe, data)
         record_process(run, code.git_commit, clean=code.clean)
     wait_for_all(strategy)
-    check_claim(run, recipe, data)
+    if not chief:
+        check_claim(run, recipe, data)
     state = read_state(run)
     progress = start(recipe) if state is None else state[1]
     agree(

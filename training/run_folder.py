@@ -94,7 +94,7 @@ def claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
     run.mkdir(parents=True, exist_ok=True)
     path = run / "recipe.json"
     if path.exists():
-        check_claim(run, recipe, data)
+        _check_owner(run, owner)
     else:
         write_json(path, {**asdict(owner), "recipe": recipe.to_json()})
 
@@ -106,7 +106,11 @@ def check_claim(run: Path, recipe: Recipe, data: PreparedData) -> None:
         RunError: As `claim`; or it is not there.
         ManifestError: As `claim`.
     """
-    if read_run_owner(run) != _owner(recipe, data):
+    _check_owner(run, _owner(recipe, data))
+
+
+def _check_owner(run: Path, owner: RunOwner) -> None:
+    if read_run_owner(run) != owner:
         raise RunError(
             f"{run} holds a run of another recipe, dataset, teacher or initial model; name another "
             "folder."

@@ -1,7 +1,8 @@
 """What runs and artifacts are worth: `calibrate`, `evaluate`, and pages of measurements."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -99,14 +100,11 @@ def heatmaps(
     with refusals():
         from training.heatmap_checks import measure
         from training.heatmap_page import render
-        from training.robustness import write
 
         prepared = load_prepared(data)
         with bar("images") as report:
             measured = measure(targets, prepared, every, report)
-        write(measured, output)
-        page.write_text(render(measured), encoding="utf-8")
-    typer.echo(f"{output}, {page}")
+        _publish(measured, output, page, render)
 
 
 def novelty(
@@ -128,14 +126,11 @@ def novelty(
     with refusals():
         from training.novelty_checks import measure
         from training.novelty_page import render
-        from training.robustness import write
 
         prepared = load_prepared(data)
         with bar("images") as report:
             measured = measure(targets, prepared, every, report)
-        write(measured, output)
-        page.write_text(render(measured), encoding="utf-8")
-    typer.echo(f"{output}, {page}")
+        _publish(measured, output, page, render)
 
 
 def quality(
@@ -152,11 +147,19 @@ def quality(
     with refusals():
         from training.quality import measure
         from training.quality_page import render
-        from training.robustness import write
 
         prepared = load_prepared(data)
         with bar("images") as report:
             measured = measure(prepared, every, masks, report)
-        write(measured, output)
-        page.write_text(render(measured), encoding="utf-8")
+        _publish(measured, output, page, render)
+
+
+def _publish(
+    measured: dict[str, Any], output: Path, page: Path, render: Callable[[dict[str, Any]], str]
+) -> None:
+    """Write figures down, and the page that is made of them."""
+    from training.robustness import write
+
+    write(measured, output)
+    page.write_text(render(measured), encoding="utf-8")
     typer.echo(f"{output}, {page}")
