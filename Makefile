@@ -45,8 +45,9 @@ sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json
 bench: sync-dev ## Measure the service beside its peers: docs/bench.md (half an hour, idle machine)
 	$(RUN) python -m tests.bench
 
-soak: sync-dev ## An hour at 70 % of the capacity: docs/soak.md (idle machine)
+soak: sync-dev ## An hour at 70 % of the capacity: docs/soak.md, docs/capacity.md (idle machine)
 	$(RUN) python -m tests.bench.soak
+	$(RUN) python -m tests.bench.capacity
 
 faults: sync-dev ## Inject faults into the service and count what is lost: docs/faults.md
 	$(RUN) python -m tests.faults
