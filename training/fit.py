@@ -1,7 +1,6 @@
 """Train a recipe; a run killed at any moment goes on from its last checkpoint."""
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from training.architectures import build_hybrid
 from training.artifacts import assign_stored, load_answers
+from training.checkpoints import make_checkpoint, restore, save
 from training.cluster import (
     agree,
     is_chief,
@@ -31,7 +31,6 @@ from training.data import (
 )
 from training.distillation import DistilledHybrid
 from training.hardware import describe_hardware
-from training.layers import SharedDropout
 from training.optimizers import averaged, build_optimizer
 from training.prepare import Part, PreparedData
 from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
@@ -47,7 +46,6 @@ from training.run_folder import (
     read_state,
     record_process,
     write_result,
-    write_state,
 )
 from training.steps import Step, Validation, share, synchronise, train_step
 
@@ -175,17 +173,8 @@ def _run_stage(
     with strategy.scope():
         model = _compile(recipe, image_size, compiled=compiled)
         synchronise(model, strategy)
-    checkpoint = tf.train.Checkpoint(
-        model=model,
-        optimizer=model.optimizer,
-        # Keras does not show them to TensorFlow; without them a resumed run repeats its draws.
-        seeds=[
-            layer.seed_generator.state.value
-            for layer in model.layers
-            if isinstance(layer, SharedDropout)
-        ],
-    )
-    if not _restore(run, checkpoint) and recipe.initial_model:
+    checkpoint = make_checkpoint(model)
+    if not restore(run, checkpoint) and recipe.initial_model:
         assign_stored(model, Path(recipe.initial_model))
     validation = load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata)
     measured = Validation(
@@ -219,7 +208,7 @@ def _run_stage(
             progress = replace(progress, seconds=time.monotonic() - began)
             progress = _close_epoch(run, recipe, strategy, model, progress, loss, accuracy)
         if is_chief(strategy):
-            _save(run, checkpoint, progress)
+            save(run, checkpoint, progress)
         wait_for_all(strategy)  # the next stage begins with what was saved
     return progress
 
@@ -277,7 +266,7 @@ class _StageTrainer:
             )
             self.report_step(progress, self.num_steps, progress.training_loss)
             if is_chief(self.strategy) and now - saved >= self.checkpoint_seconds:
-                _save(self.run, self.checkpoint, progress)
+                save(self.run, self.checkpoint, progress)
                 saved = now
         return progress
 
@@ -313,30 +302,6 @@ def _close_epoch(
     _log_to_tensorboard(run, line)
     logger.info("epoch finished", extra=line)
     return following
-
-
-def _save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> None:
-    """Write weights, optimizer and progress; a kill in between leaves the old ones valid."""
-    name = f"state-{progress.epoch}-{progress.step}"
-    folder = run / name
-    shutil.rmtree(folder, ignore_errors=True)
-    checkpoint.write(str(folder / "checkpoint"))
-    write_state(run, name, progress)
-
-
-def _restore(run: Path, checkpoint: tf.train.Checkpoint) -> bool:
-    """Read the last checkpoint; whether there was one."""
-    state = read_state(run)
-    if state is None:
-        return False
-    try:
-        checkpoint.read(str(run / state[0] / "checkpoint")).assert_consumed()
-    except AssertionError as error:
-        raise RunError(
-            f"{run} was begun by an earlier version, whose checkpoints hold other values: name "
-            "another folder, or finish it with that version (processes.jsonl has its commit)."
-        ) from error
-    return True
 
 
 def _log_to_tensorboard(run: Path, line: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ _ISSUE_BY_STATUS: Final = {
     403: "forbidden",
     404: "not-found",
     405: "not-supported",
+    408: "timeout",
     409: "conflict",
     413: "too-long",
     415: "not-supported",

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,14 @@ def test_it_is_behind_the_door_of_predictions(ruled_models: Path, lesion_png: by
     app = create_app(settings)
     with TestClient(app) as client:
         (door,) = [d for d in app.state.services.doors if d._capacity == 1]
-        with door.enter():
+
+        @asynccontextmanager
+        async def full() -> AsyncIterator[None]:
+            with door.enter():
+                yield
+
+        assert client.portal is not None
+        with client.portal.wrap_async_context_manager(full()):
             assert app.state.services.num_in_progress == 1
             refused = classify(client, parameters(lesion_png))
         assert refused.status_code == 503
