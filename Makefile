@@ -21,7 +21,7 @@ test: sync-dev ## Install what is locked and run every test
 	$(RUN) pytest --cov --cov-report=term -n logical --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder $(PYTEST_ARGS)
 
-test-image: sync-dev ## Build the container image and run it as compose does (root; buildah, podman, runc)
+test-image: sync-dev ## Build the container images and run them as compose does (root; buildah, podman, runc)
 	IMAGE_TEST=1 $(RUN) pytest tests/deploy/test_image.py --log-cli-level=INFO $(PYTEST_ARGS)
 
 test-ray: sync-dev ## Two replicas on a Ray of their own beside one process (idle machine)
@@ -33,7 +33,7 @@ check: sync-dev ## Lint, types, import directions, container files
 	$(RUN) mypy
 	$(RUN) mypy docs/integrations/clients/dermhybrid_client.py
 	$(RUN) lint-imports
-	$(RUN) hadolint Dockerfile
+	$(RUN) hadolint Dockerfile deploy/orthanc/Dockerfile
 	$(RUN) compose-lint docker-compose.yml
 
 sbom: $(UV) ## Write what the image installs as CycloneDX: dist/sbom.cdx.json

@@ -62,6 +62,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 http=self._protocol,
                 ws="none",
+                forwarded_allow_ips=settings.forwarded_allow_ips,
                 ssl_certfile=settings.tls_certificate,
                 ssl_keyfile=settings.tls_private_key,
                 timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + 1,

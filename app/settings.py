@@ -2,6 +2,7 @@
 
 import re
 from hashlib import sha256
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -64,6 +65,12 @@ def _require_ports_as_browsers_write_them(servers: str) -> str:
     return servers
 
 
+def _require_networks(text: str) -> str:
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        ip_network(name)  # a ValueError says what it should be
+    return text
+
+
 BareUrl = Annotated[HttpUrl, AfterValidator(_require_bare)]
 """Of a server whose encryption another rule requires, or that gets nothing of patients."""
 
@@ -117,6 +124,8 @@ class Settings(BaseSettings):
             service's own port where it is not set.
         tls_certificate: PEM file of the server's certificate and its chain; read again at SIGHUP.
         tls_private_key: PEM file of its key.
+        forwarded_allow_ips: Addresses and networks, separated by commas, of the proxies whose
+            `X-Forwarded-For` says who calls.
         client_timeout_seconds: For a client to send a request's head, or the rest of a body that
             was refused, or to take a piece of an answer.
         quota_per_minute: Images, or other requests, that a caller may send in the long run; any
@@ -206,6 +215,7 @@ class Settings(BaseSettings):
     operations_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
+    forwarded_allow_ips: Annotated[str, AfterValidator(_require_networks)] = "127.0.0.1"
     client_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     quota_per_minute: Annotated[float, Field(gt=0)] | None = None
     quota_burst: Annotated[int, Field(ge=1)] = 60

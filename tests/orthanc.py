@@ -67,6 +67,7 @@ def run_orthanc(
     listener_port: int = 1,
     service_url: str | None = None,
     users: dict[str, str] | None = None,
+    name: str = "orthanc.json",
 ) -> Iterator[Orthanc]:
     """Start one.
 
@@ -75,20 +76,23 @@ def run_orthanc(
         listener_port: Of the service's Storage SCP, known there as `dermhybrid`.
         service_url: Where its hook sends photographs; None for no hook.
         users: Who may ask it, and their passwords; None for anybody.
+        name: Of its configuration in deploy/orthanc.
     """
     program = require_program("Orthanc")
     http_port, dicom_port = free_port(), free_port()
-    settings = json.loads((CONFIGURATION / "orthanc.json").read_text(encoding="utf-8"))
+    settings = json.loads((CONFIGURATION / name).read_text(encoding="utf-8"))
     settings |= {
         "StorageDirectory": str(folder / "data"),
         "IndexDirectory": str(folder / "data"),
+        "TemporaryDirectory": str(folder),
         "HttpPort": http_port,
         "DicomPort": dicom_port,
         "LuaScripts": [str(CONFIGURATION / "dermhybrid.lua")] if service_url else [],
     }
     if users:
         settings |= {"AuthenticationEnabled": True, "RegisteredUsers": users}
-    settings["DicomModalities"]["dermhybrid"][2] = listener_port
+    if "dermhybrid" in settings["DicomModalities"]:
+        settings["DicomModalities"]["dermhybrid"][2] = listener_port
     configuration = folder / "orthanc.json"
     configuration.write_text(json.dumps(settings))
     environment = {**os.environ, "DERMHYBRID_URL": service_url or ""}

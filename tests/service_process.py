@@ -15,21 +15,29 @@ from tests.conftest import REPOSITORY
 
 @contextmanager
 def service_process(
-    log: Path, settings: dict[str, str], stop_seconds: float | None = None
+    log: Path, settings: dict[str, str], stop_seconds: float | None = None, port: int = 0
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """Run the service on a free port of this machine.
+    """Run the service on this machine.
 
     Args:
         log: File for all that it writes.
         settings: Its environment, beside this process's.
         stop_seconds: It has ended so long after SIGTERM, or the test fails; None: it is killed.
+        port: 0 for any that is free.
 
     Yields:
         The process, and the address that it answers at: `http://127.0.0.1:PORT`, or `https://`.
     """
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
+            [
+                sys.executable,
+                "-c",
+                "from app.cli import main; main()",
+                "serve",
+                "--port",
+                str(port),
+            ],
             env={**os.environ, **settings},
             cwd=REPOSITORY,
             stdout=output,

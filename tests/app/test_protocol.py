@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from app.api.errors import domain_problem
 from app.domain.errors import ResourcesExhaustedError
 from app.protocol import MAX_HEAD_BYTES
 from tests.app.bounded_server import ANSWER, SECONDS, serve, server
+from tests.certificates import make_certificate
 from tests.ports import free_port
-from tests.programs import require_program
 from tests.service_process import openvino_service
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -255,18 +254,6 @@ def test_operators_have_a_port_of_their_own(tiny_models: Path, tmp_path: Path) -
             assert httpx2.get(f"{address}{path}", headers=headers).status_code == status, path
 
 
-@contextmanager
-def certificate(folder: Path, name: str) -> Iterator[tuple[Path, Path]]:
-    openssl = require_program("openssl")
-    crt, key = folder / "tls.crt", folder / "tls.key"
-    request = (
-        f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN={name}"
-    )
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(crt)]
-    subprocess.run([openssl, *request.split(), *files], check=True, capture_output=True)
-    yield crt, key
-
-
 def test_https_with_a_certificate_that_is_renewed(tiny_models: Path, tmp_path: Path) -> None:
     def subject(address: str) -> str:
         host, port = address.removeprefix("https://").split(":")
@@ -277,18 +264,18 @@ def test_https_with_a_certificate_that_is_renewed(tiny_models: Path, tmp_path: P
         ):
             return str(tls.getpeercert()["subject"])  # type: ignore[index]
 
-    with certificate(tmp_path, "first") as (crt, key):
-        settings = {"TLS_CERTIFICATE": str(crt), "TLS_PRIVATE_KEY": str(key), "RUNTIME": "openvino"}
-        with openvino_service(tiny_models, tmp_path / "log", **settings) as (process, address):
-            answer = httpx2.get(f"{address}/models", verify=ssl.create_default_context(cafile=crt))
-            assert answer.status_code == 200
-            assert "max-age" in answer.headers["strict-transport-security"]
-            with certificate(tmp_path, "second"):
-                process.send_signal(1)
-                give_up = time.monotonic() + 60
-                while True:
-                    try:
-                        assert "second" in subject(address)
-                        break
-                    except (AssertionError, ssl.SSLError):
-                        assert time.monotonic() < give_up
+    crt, key = make_certificate(tmp_path, "first")
+    settings = {"TLS_CERTIFICATE": str(crt), "TLS_PRIVATE_KEY": str(key), "RUNTIME": "openvino"}
+    with openvino_service(tiny_models, tmp_path / "log", **settings) as (process, address):
+        answer = httpx2.get(f"{address}/models", verify=ssl.create_default_context(cafile=crt))
+        assert answer.status_code == 200
+        assert "max-age" in answer.headers["strict-transport-security"]
+        make_certificate(tmp_path, "second")
+        process.send_signal(1)
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                assert "second" in subject(address)
+                break
+            except (AssertionError, ssl.SSLError):
+                assert time.monotonic() < give_up

@@ -116,6 +116,8 @@ def test_settings_are_frozen() -> None:
         ({"AUTHENTICATION": "required"}, "needs API_KEYS_FILE"),
         ({"AUTHENTICATION": "off", "API_KEYS_FILE": "keys"}, "contradicts"),
         ({"AUTHENTICATION": "sometimes"}, "authentication"),
+        ({"FORWARDED_ALLOW_IPS": "proxy.example"}, "forwarded_allow_ips"),
+        ({"FORWARDED_ALLOW_IPS": "*"}, "forwarded_allow_ips"),
     ],
 )
 def test_contradictions_about_who_may_call_are_refused(

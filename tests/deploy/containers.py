@@ -1,4 +1,4 @@
-"""The container image: its base, building it with buildah, running it with podman as compose says.
+"""Container images: made with buildah, and run with podman as docker-compose.yml says.
 
 Debian packages: buildah, podman, runc and, where the registry of the base image is out of reach,
 debootstrap. Needs root, as `buildah` and `podman` without it need a set-up of their own.
@@ -20,6 +20,7 @@ from tests.conftest import REPOSITORY
 
 PACKAGES: Final = ("buildah", "podman", "runc", "debootstrap")
 IMAGE: Final = "localhost/dermhybrid:test"
+ARCHIVE: Final = "localhost/dermhybrid-orthanc:test"
 STAND_IN: Final = "localhost/dermhybrid-base"
 """Of a base image that cannot be pulled; it has that one's name only while the image is built."""
 
@@ -38,27 +39,35 @@ def missing_programs() -> list[str]:
     return [name for name in PACKAGES if shutil.which(name) is None]
 
 
-def compose_service() -> dict[str, Any]:
-    """What docker-compose.yml says of the service."""
+def compose_service(name: str = "dermhybrid") -> dict[str, Any]:
+    """What docker-compose.yml says of one of its services."""
     document = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))
-    return dict(document["services"]["dermhybrid"])
+    return dict(document["services"][name])
 
 
-def build_image(scratch: Path) -> str:
-    """Build the Dockerfile as `IMAGE`.
+def compose_volumes(name: str = "dermhybrid") -> dict[str, str]:
+    """Its named volumes, and where it has them."""
+    mounts = (mount.split(":") for mount in compose_service(name)["volumes"])
+    return {source: target for source, target, *_ in mounts if "/" not in source}
+
+
+def build_image(scratch: Path, image: str = IMAGE, folder: Path = REPOSITORY) -> str:
+    """Build a Dockerfile.
 
     Args:
         scratch: An empty folder for a base image that has to be made.
+        image: Its name.
+        folder: With the Dockerfile, and what it copies.
 
     Returns:
         Where the base image came from.
     """
-    dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    dockerfile = (folder / "Dockerfile").read_text(encoding="utf-8")
     (base,) = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE))
     base = f"docker.io/library/{base}"
     build = ["buildah", "bud", "--isolation", "chroot", "--network", "host", "--pull-never"]
     build += ["--format", "docker", "--layers", "--volume", f"{AUTHORITIES}:{AUTHORITIES}:ro"]
-    build += ["--tag", IMAGE, str(REPOSITORY)]
+    build += ["--tag", image, str(folder)]
     if _has(base):
         _run(build)
         return f"{base}, as this machine had it"
@@ -66,23 +75,24 @@ def build_image(scratch: Path) -> str:
         _run(["buildah", "pull", "--quiet", base], timeout=PULL_SECONDS)
     except (ProgramError, subprocess.TimeoutExpired):
         if not _has(STAND_IN):
-            _make_stand_in(base, scratch)
+            _make_stand_in(scratch)
         _run(["buildah", "tag", STAND_IN, base])
         try:
             _run(build)
         finally:
             _run(["buildah", "rmi", base])  # the name alone
-        return f"Debian's own Python from {MIRROR}: {base} could not be pulled"
+        return f"Debian's own packages from {MIRROR}: {base} could not be pulled"
     _run(build)
     return f"{base}, pulled"
 
 
-def _make_stand_in(base: str, scratch: Path) -> None:
-    """Debian with its own Python, in place of a base that cannot be pulled.
+def _make_stand_in(scratch: Path) -> None:
+    """Debian with its own Python, in place of bases that cannot be pulled.
 
-    Its pip is told to install into the system, as that of the base does.
+    Its pip is told to install into the system, as that of the Python image does.
     """
-    _, python, _, suite = re.split(r"[:-]", base)
+    dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    python, suite = re.findall(r"^FROM python:(\S+)-slim-(\S+)", dockerfile, re.MULTILINE)[0]
     included = f"--include=python{python},python3-pip,ca-certificates"
     _run(["debootstrap", "--variant=minbase", included, suite, str(scratch), MIRROR])
     (scratch / "usr/bin/python").symlink_to(f"python{python}")
@@ -99,24 +109,33 @@ def _has(image: str) -> bool:
 
 
 @contextmanager
-def running_container(volume: str, environment: dict[str, str], port: int) -> Iterator[str]:
-    """Run `IMAGE` under every limit that docker-compose.yml sets, on this machine's network.
+def running_container(
+    volumes: str,
+    environment: dict[str, str],
+    command: Sequence[str],
+    *,
+    service: str = "dermhybrid",
+    image: str = IMAGE,
+) -> Iterator[str]:
+    """Run an image under every limit that docker-compose.yml sets, on this machine's network.
 
     Args:
-        volume: Name of the volume for the records of answers.
+        volumes: What the names of its volumes begin with.
         environment: Settings beside those of docker-compose.yml.
-        port: Of this machine's own address, that it listens on.
+        command: In place of the image's own; that one, where it is empty.
+        service: Its name in docker-compose.yml.
+        image: That is run.
 
     Yields:
-        The container's id; it is removed in the end.
+        The container's id; it is removed in the end, its volumes are not.
     """
-    said = compose_service()
+    said = compose_service(service)
     settings = {**said["environment"], **environment}
-    (records,) = [mount.split(":")[1] for mount in said["volumes"]]
     options = ["--detach", "--pull", "never", "--network", "host"]
-    options += ["--volume", f"{volume}:{records}"]
+    for name, target in compose_volumes(service).items():
+        options += ["--volume", f"{volumes}-{name}:{target}"]
     options += ["--memory", said["mem_limit"], "--pids-limit", str(said["pids_limit"])]
-    options += ["--stop-timeout", said["stop_grace_period"].removesuffix("s")]
+    options += ["--stop-timeout", said.get("stop_grace_period", "10s").removesuffix("s")]
     if said["read_only"]:
         options += ["--read-only", "--read-only-tmpfs=false"]
     options += [f"--tmpfs={mount}" for mount in said["tmpfs"]]
@@ -128,12 +147,17 @@ def running_container(volume: str, environment: dict[str, str], port: int) -> It
         most = resource.getrlimit(limit)[1]
         value = 4096 if most == resource.RLIM_INFINITY else min(most, 4096)
         options += ["--ulimit", f"{name}={value}:{value}"]
-    serve = ["dermhybrid", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    container = podman("run", *options, IMAGE, *serve)
+    container = podman("run", *options, image, *command)
     try:
         yield container
     finally:
         podman("rm", "--force", container)
+
+
+def remove_volumes(volumes: str, service: str = "dermhybrid") -> None:
+    """Those that `running_container` made."""
+    names = [f"{volumes}-{name}" for name in compose_volumes(service)]
+    podman("volume", "rm", "--force", *names)
 
 
 def podman(*arguments: str) -> str:

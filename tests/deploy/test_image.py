@@ -1,4 +1,4 @@
-"""The container image is built from the Dockerfile and runs under the limits of compose.
+"""The container images are built from their Dockerfiles and run under the limits of compose.
 
 `make test-image`: it takes minutes and root, so that it is not among the tests of every day.
 """
@@ -9,25 +9,32 @@ import json
 import logging
 import os
 import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from tests.conftest import REPOSITORY
 from tests.deploy.containers import (
+    ARCHIVE,
     IMAGE,
     ProgramError,
     build_image,
     compose_service,
+    compose_volumes,
     missing_programs,
     podman,
+    remove_volumes,
     running_container,
 )
+from tests.dicom_photographs import make_dataset, to_bytes
+from tests.orthanc import Orthanc
 from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif("IMAGE_TEST" not in os.environ, reason="make test-image")
@@ -48,26 +55,28 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def volume(image: str) -> Iterator[str]:
-    name = podman("volume", "create")
+def volumes(image: str) -> Iterator[str]:
+    """What the names of volumes begin with, that are removed in the end."""
+    name = f"test-{uuid4().hex}"
     yield name
-    podman("volume", "rm", "--force", name)
+    remove_volumes(name)
 
 
 @pytest.fixture(scope="module")
 def container(image: str) -> Iterator[tuple[str, str]]:
     """The container, ready, and its address."""
-    name = podman("volume", "create")
-    with ready_container(name) as both:
+    volumes = f"test-{uuid4().hex}"
+    with ready_container(volumes) as both:
         yield both
-    podman("volume", "rm", "--force", name)
+    remove_volumes(volumes)
 
 
 @contextmanager
-def ready_container(volume: str) -> Iterator[tuple[str, str]]:
+def ready_container(volumes: str, **settings: str) -> Iterator[tuple[str, str]]:
     port = free_port()
-    environment = {"OPERATIONS_PORT": str(free_port())}
-    with running_container(volume, environment, port) as name:
+    environment = {"OPERATIONS_PORT": str(free_port()), **settings}
+    serve = ["dermhybrid", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with running_container(volumes, environment, serve) as name:
         address = f"http://127.0.0.1:{port}"
         begun = time.monotonic()
         while not is_ready(address):
@@ -156,7 +165,7 @@ def test_its_health_check_tells_the_port_where_it_listens(container: tuple[str, 
         podman("exec", name, *command[:-1], command[-1].replace(f":{usual}/", f":{free_port()}/"))
 
 
-def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(volume: str) -> None:
+def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(volumes: str) -> None:
     picture = (REPOSITORY / "models/cnn_efficientnet_lite0/3/golden_input.png").read_bytes()
 
     async def scenario(name: str, address: str) -> Counter[int]:
@@ -173,7 +182,7 @@ def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(vo
 
     recorded = []
     for _ in range(2):
-        with ready_container(volume) as (name, address):
+        with ready_container(volumes) as (name, address):
             statuses = asyncio.run(scenario(name, address))
             assert set(statuses) <= {200, 503}
             assert statuses[200]
@@ -181,7 +190,7 @@ def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(vo
             state = json.loads(podman("inspect", name))[0]["State"]
             assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
             recorded.append(statuses[200])
-    (records,) = [mount.split(":")[1] for mount in compose_service()["volumes"]]
+    records = compose_volumes()["audit"]
     command = ["dermhybrid", "audit", "verify", records]
     found = podman(
         "run",
@@ -191,7 +200,7 @@ def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(vo
         "--ulimit",
         "nproc=512:512",
         "--volume",
-        f"{volume}:{records}",
+        f"{volumes}-audit:{records}",
         "--network",
         "host",
         IMAGE,
@@ -199,3 +208,44 @@ def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(vo
     )
     (kept,) = re.findall(r"answers: intact up to record (\d+)", found)
     assert int(kept) == sum(recorded)
+
+
+def test_the_archives_image_keeps_photographs_and_gets_their_results(
+    volumes: str, tmp_path: Path
+) -> None:
+    origin = build_image(tmp_path / "base", ARCHIVE, REPOSITORY / "deploy" / "orthanc")
+    LOG.info("archive built; base: %s", origin)
+    said = json.loads((REPOSITORY / "deploy/orthanc/compose.json").read_text(encoding="utf-8"))
+    archive = Orthanc(f"http://127.0.0.1:{said['HttpPort']}", said["DicomPort"])
+    photograph = make_dataset()
+    file = tmp_path / "photograph.dcm"
+    file.write_bytes(to_bytes(photograph))
+    with ready_container(volumes, DICOM_STORE_URL=archive.dicomweb) as (_, address):
+        environment = {"DERMHYBRID_URL": address}
+        try:
+            for is_new in (True, False):  # what it keeps is there for the next container
+                with running_container(
+                    volumes, environment, [], service="orthanc", image=ARCHIVE
+                ) as name:
+                    give_up = time.monotonic() + 60
+                    while not has_all(archive, file if is_new else None):
+                        assert time.monotonic() < give_up, podman("logs", name)
+                        time.sleep(0.5)
+                    status = podman("exec", name, "cat", "/proc/1/status")
+                    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+                    assert not re.search(r"^Uid:.*\b0\b", status, re.MULTILINE)
+                    with pytest.raises(ProgramError, match="Read-only file system"):
+                        podman("exec", "--user", "0", name, "touch", "/etc/written")
+        finally:
+            remove_volumes(volumes, "orthanc")
+
+
+def has_all(archive: Orthanc, photograph: Path | None) -> bool:
+    """Whether it has a photograph and its results; the photograph is sent to it first."""
+    address = ["127.0.0.1", str(archive.dicom_port)]
+    if photograph:
+        subprocess.run(["storescu", "-R", "-aec", "ORTHANC", *address, photograph], check=False)
+    try:
+        return archive.count() == {"DMS": 1, "SR": 1, "OT": 1}
+    except httpx2.TransportError:
+        return False
