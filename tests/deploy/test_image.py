@@ -36,6 +36,7 @@ from tests.deploy.containers import (
 from tests.dicom_photographs import make_dataset, to_bytes
 from tests.orthanc import Orthanc
 from tests.ports import free_port
+from tests.programs import require_program
 
 pytestmark = pytest.mark.skipif("IMAGE_TEST" not in os.environ, reason="make test-image")
 
@@ -80,12 +81,16 @@ def ready_container(volumes: str, **settings: str) -> Iterator[tuple[str, str]]:
         address = f"http://127.0.0.1:{port}"
         begun = time.monotonic()
         while not is_ready(address):
-            state = json.loads(podman("inspect", name))[0]["State"]
-            assert state["Running"], podman("logs", name)
+            assert is_running(name), podman("logs", name)
             assert time.monotonic() - begun < READY_SECONDS, podman("logs", name)
             time.sleep(0.5)
         LOG.info("ready after %.0f s", time.monotonic() - begun)
         yield name, address
+
+
+def is_running(container: str) -> bool:
+    state = json.loads(podman("inspect", container))[0]["State"]
+    return bool(state["Running"])
 
 
 def is_ready(address: str) -> bool:
@@ -229,6 +234,7 @@ def test_the_archives_image_keeps_photographs_and_gets_their_results(
                 ) as name:
                     give_up = time.monotonic() + 60
                     while not has_all(archive, file if is_new else None):
+                        assert is_running(name), podman("logs", name)
                         assert time.monotonic() < give_up, podman("logs", name)
                         time.sleep(0.5)
                     status = podman("exec", name, "cat", "/proc/1/status")
@@ -242,10 +248,10 @@ def test_the_archives_image_keeps_photographs_and_gets_their_results(
 
 def has_all(archive: Orthanc, photograph: Path | None) -> bool:
     """Whether it has a photograph and its results; the photograph is sent to it first."""
-    address = ["127.0.0.1", str(archive.dicom_port)]
     if photograph:
-        subprocess.run(["storescu", "-R", "-aec", "ORTHANC", *address, photograph], check=False)
+        command = [require_program("storescu"), "-R", "-aec", "ORTHANC", "127.0.0.1"]
+        subprocess.run([*command, str(archive.dicom_port), photograph], check=False)
     try:
-        return archive.count() == {"DMS": 1, "SR": 1, "OT": 1}
+        return archive.count().get("SR") == 1  # a heatmap too, unless the picture was rejected
     except httpx2.TransportError:
         return False
