@@ -8,6 +8,7 @@ from training.recipes.lite import (
     LITE_EFFICIENTNET_LITE0,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
+    LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
     LITE_EFFICIENTNET_LITE0_CONTINUED,
 )
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
@@ -21,6 +22,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
     "lite-efficientnet-lite0-by-image": LITE_EFFICIENTNET_LITE0_BY_IMAGE,
     "lite-efficientnet-lite0-by-image-continued": LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
+    "lite-efficientnet-lite0-by-image-mixed": LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
