@@ -91,8 +91,7 @@ def run_orthanc(
     }
     if users:
         settings |= {"AuthenticationEnabled": True, "RegisteredUsers": users}
-    if "dermhybrid" in settings["DicomModalities"]:
-        settings["DicomModalities"]["dermhybrid"][2] = listener_port
+    settings["DicomModalities"]["dermhybrid"][1:] = ["127.0.0.1", listener_port]
     configuration = folder / "orthanc.json"
     configuration.write_text(json.dumps(settings))
     environment = {**os.environ, "DERMHYBRID_URL": service_url or ""}

@@ -93,10 +93,10 @@ class Guard:
             )
             return
         authorization = dict(scope["headers"]).get(b"authorization")
-        client = scope.get("client")
         try:
             found = await self._authenticator.identify(
-                authorization and authorization.decode("latin-1"), client[0] if client else ""
+                authorization and authorization.decode("latin-1"),
+                address=caller.get(),
             )
             if self._quota is not None:
                 self._quota.take(found.id)

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from ipaddress import ip_address
 from time import perf_counter
 from typing import Final
 
@@ -82,8 +83,7 @@ class Observe:
     async def _observe(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         identifier = new_request_id(_header(scope, REQUEST_ID_HEADER))
         token = request_id.set(identifier)
-        client = scope.get("client")
-        caller_token = caller.set(client[0] if client else "")
+        caller_token = caller.set(_address(scope))
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
         status, answering = 500, False
 
@@ -340,6 +340,15 @@ class LimitTime:
 def allowed_seconds(request: Request) -> float:
     """The time that a request was given, in seconds."""
     return float(request.scope[_SECONDS_KEY])
+
+
+def _address(scope: Scope) -> str:
+    """Where a request came from; a proxy may have sent any text as that."""
+    host = (scope.get("client") or ("",))[0]
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return "unknown"
 
 
 def _headers(scope: Scope, name: str) -> list[str]:

@@ -253,7 +253,7 @@ def test_every_answer_is_recorded_and_nothing_of_the_image(
     tiny_models: Path, tmp_path: Path, lesion_png: bytes
 ) -> None:
     settings = Settings(models_dir=tiny_models, audit_dir=tmp_path)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), client=("192.0.2.7", 50000)) as client:
         answer = client.post("/predict", files={"image": ("Ada Lovelace.png", lesion_png)})
         client.post("/predict", files={"image": b"no image"})
         client.post("/predict/batch", files=[("image", lesion_png), ("image", lesion_png)])
@@ -269,7 +269,7 @@ def test_every_answer_is_recorded_and_nothing_of_the_image(
     assert first["answer"]["predicted_class"] == body["predicted_class"]["label"]
     assert first["settings_sha256"] == settings.digest()
     assert {record["upload_sha256"] for record in records} == {first["upload_sha256"]}
-    assert first["caller"] == "testclient"
+    assert first["caller"] == "192.0.2.7"
     assert "Lovelace" not in text
     assert "iVBOR" not in text
 

@@ -32,7 +32,8 @@ def served(ruled_models: Path, fhir_server: str, audit: Path) -> Iterator[TestCl
         fhir_server_url=fhir_server,
         audit_dir=audit,
     )
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False, client=("192.0.2.7", 50000)) as client:
         yield client
 
 
@@ -86,7 +87,7 @@ def test_the_servers_newest_answer_is_found(
     assert card["links"][0]["url"] == "https://derm.hospital.example/"
     (record,) = card_records(audit)[len(before) :]
     assert record["card"] == card["uuid"]
-    assert record["caller"] == "testclient"
+    assert record["caller"] == "192.0.2.7"
     assert record["shown"]["name"].endswith(".report")
     assert record["shown"]["action"] in {"report", "refer", "reject"}
     assert list(verify(audit / CARDS_FOLDER)) == []

@@ -28,7 +28,8 @@ def audit_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def audited(tiny_models: Path, audit_dir: Path) -> Iterator[TestClient]:
     settings = Settings(models_dir=tiny_models, audit_dir=audit_dir, audit_max_file_bytes=4096)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False, client=("192.0.2.7", 50000)) as client:
         yield client
 
 
@@ -63,7 +64,7 @@ def test_feedback_is_kept_with_the_record_of_its_answer(
     (record,) = feedback_records(audit_dir)
     assert (record["diagnosis"], record["source"]) == ("mel", "histo")
     assert record["request_id"] == third["request_id"]
-    assert record["caller"] == "testclient"
+    assert record["caller"] == "192.0.2.7"
     lines = [
         json.loads(line)
         for path in sorted(audit_dir.glob("audit-*.jsonl"))
