@@ -65,6 +65,16 @@ def _is_address(value: Any) -> bool:
     return match is not None and 1 <= int(match[1] or match[2]) <= 65535
 
 
+LEFT_ALONE: Final = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+"""What TensorFlow raises in a process whose others have ended."""
+
+
 def num_processes(strategy: tf.distribute.Strategy) -> int:
     """How many processes share a step."""
     resolver = strategy.cluster_resolver

@@ -14,6 +14,7 @@ from training.architectures import build_hybrid
 from training.artifacts import assign_stored, load_answers
 from training.checkpoints import make_checkpoint, restore, save
 from training.cluster import (
+    LEFT_ALONE,
     agree,
     is_chief,
     local_strategy,
@@ -107,7 +108,7 @@ def fit(
         if is_chief(strategy):
             write_result(run, result)
         wait_for_all(strategy)  # or the chief would miss the others before it has written
-    except tf.errors.OpError as error:
+    except LEFT_ALONE as error:
         if num_processes(strategy) == 1:
             raise
         raise RunError(
@@ -171,7 +172,7 @@ def _run_stage(
     # XLA takes longer to compile these graphs for a processor than it saves there.
     compiled = bool(tf.config.list_physical_devices("GPU"))
     with strategy.scope():
-        model = _compile(recipe, image_size, compiled=compiled)
+        model = _build_compiled(recipe, image_size, compiled=compiled)
         synchronise(model, strategy)
     checkpoint = make_checkpoint(model)
     if not restore(run, checkpoint) and recipe.initial_model:
@@ -213,7 +214,7 @@ def _run_stage(
     return progress
 
 
-def _compile(recipe: Recipe, image_size: int, *, compiled: bool) -> keras.Model:
+def _build_compiled(recipe: Recipe, image_size: int, *, compiled: bool) -> keras.Model:
     model = build_hybrid(recipe, image_size)
     if recipe.teacher:
         model = DistilledHybrid(

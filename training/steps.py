@@ -90,7 +90,7 @@ def train_step(model: keras.Model, strategy: tf.distribute.Strategy, *, compiled
         )
         return loss, _share_of_right(y, logits) / strategy.num_replicas_in_sync
 
-    inner = _compile(on_one) if compiled else on_one
+    inner = _with_xla(on_one) if compiled else on_one
 
     # The iterator has batches of any size, so that the graph is made once.
     @tf.function
@@ -120,7 +120,7 @@ class Validation:
             loss = model.compute_loss(x, y, logits, training=False)
             return tf.cast(tf.shape(y)[0], tf.float32), loss, _share_of_right(y, logits)
 
-        inner = _compile(on_one) if compiled else on_one
+        inner = _with_xla(on_one) if compiled else on_one
 
         @tf.function
         def step(batches: Iterator[Any]) -> tuple[tf.Tensor, ...]:
@@ -139,7 +139,7 @@ class Validation:
         )
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_xla(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, jit_compile=True, reduce_retracing=True)
 
 

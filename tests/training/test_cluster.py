@@ -6,8 +6,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,19 @@ from typer.testing import CliRunner
 from tests.conftest import REPOSITORY
 from tests.ports import free_port
 from tests.training.shared_run import RECIPE
+from training import progress
 from training.cli import app
 from training.cluster import choose_strategy
 from training.fit import fit
 from training.prepare import PreparedData
-from training.run_folder import read_history, read_processes, read_result, read_state
+from training.run_folder import (
+    claim,
+    read_history,
+    read_processes,
+    read_result,
+    read_state,
+    write_state,
+)
 
 MEASURED = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate")
 SECONDS = 600
@@ -60,15 +69,18 @@ def start(
     log: Path,
     *,
     devices: int = 1,
-    config: str = "",
     pause: float = 0,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Process]:
-    environment = {**os.environ, **({"TF_CONFIG": config} if config else {})}
     command = [sys.executable, "-m", "tests.training.shared_run"]
     command += [str(data.directory), str(run), str(devices), str(pause)]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield Process(process, log)
@@ -91,15 +103,27 @@ def configs() -> list[str]:
 
 @contextmanager
 def two_workers(
-    data: PreparedData, runs: tuple[Path, Path], logs: Path, *, pause: float = 0
+    data: PreparedData,
+    runs: tuple[Path, Path],
+    logs: Path,
+    *,
+    pause: float = 0,
+    of_the_second: dict[str, str] | None = None,
 ) -> Iterator[list[Process]]:
     logs.mkdir()
+    own: list[dict[str, str]] = [{}, of_the_second or {}]
     with ExitStack() as stack:
         yield [
             stack.enter_context(
-                start(data, run, logs / f"{number}.log", config=config, pause=pause)
+                start(
+                    data,
+                    run,
+                    logs / f"{number}.log",
+                    pause=pause,
+                    environment={"TF_CONFIG": config, **more},
+                )
             )
-            for number, (run, config) in enumerate(zip(runs, configs(), strict=True))
+            for number, (run, config, more) in enumerate(zip(runs, configs(), own, strict=True))
         ]
 
 
@@ -151,14 +175,48 @@ def test_two_workers_give_the_losses_of_one_although_one_of_them_is_killed(
     assert len(read_processes(run)) == 2  # the chief alone writes
 
 
+def no_folder(_run: Path, _other: Path, _data: PreparedData) -> dict[str, str]:
+    return {}
+
+
+def another_state(_run: Path, other: Path, data: PreparedData) -> dict[str, str]:
+    claim(other, RECIPE, data)
+    (other / "state-0-1").mkdir()
+    write_state(other, "state-0-1", replace(progress.start(RECIPE), step=1))
+    return {}
+
+
+def another_commit(run: Path, other: Path, _data: PreparedData) -> dict[str, str]:
+    other.symlink_to(run)
+    elsewhere = run.parent / "elsewhere"
+    git = ["git", "-C", str(elsewhere), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "init", "--quiet", str(elsewhere)], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "a"], check=True)
+    return {"GIT_DIR": str(elsewhere / ".git")}
+
+
 @pytest.mark.slow
-def test_a_folder_that_not_all_reach_is_noticed(data: PreparedData, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (no_folder, "is no run folder"),
+        (another_state, "sees another state of"),
+        (another_commit, "runs other code than this one"),
+    ],
+)
+def test_what_the_processes_do_not_share_is_noticed(
+    prepare: Callable[[Path, Path, PreparedData], dict[str, str]],
+    words: str,
+    data: PreparedData,
+    tmp_path: Path,
+) -> None:
     runs = (tmp_path / "here", tmp_path / "there")
-    with two_workers(data, runs, tmp_path / "logs") as (chief, other):
+    more = prepare(*runs, data)
+    with two_workers(data, runs, tmp_path / "logs", of_the_second=more) as (chief, other):
         assert other.finish() != 0
-        assert "is no run folder" in other.log.read_text()
+        assert words in other.log.read_text()
         assert chief.finish() != 0
-    assert not runs[1].exists()
+    assert not read_history(runs[0])
 
 
 @pytest.mark.parametrize(
