@@ -9,6 +9,7 @@ from app.domain.errors import ArtifactError
 from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 from app.domain.manifest import QUANTIZED_NAME, Runtime
+from app.inference.openvino_graph import rewrite_class_activation
 
 
 class OpenVinoEngine:
@@ -41,7 +42,9 @@ class OpenVinoEngine:
         }
         try:
             core = openvino.Core()
-            self._model = core.compile_model(core.read_model(str(graph)), "CPU", settings)
+            model = core.read_model(str(graph))
+            rewrite_class_activation(model)
+            self._model = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for anything at all
             raise ArtifactError(f"{directory}: OpenVINO cannot load it: {error}") from error
 

@@ -16,6 +16,7 @@ from app.domain.images import ImageLimits
 from app.domain.uploads import read_upload
 from app.inference.explain import explain, interpret
 from app.inference.models import Engine
+from app.inference.openvino_graph import rewrite_class_activation
 
 LIMITS: Final = ImageLimits()
 
@@ -105,6 +106,7 @@ def _openvino_pair(folder: Path, num_threads: int) -> dict[str, Callable[[Any], 
         "INFERENCE_NUM_THREADS": num_threads,
     }
     whole = core.read_model(str(folder))
+    rewrite_class_activation(whole)  # as the engine does
     bare = core.read_model(str(folder))
     others = [
         result
