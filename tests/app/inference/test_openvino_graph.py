@@ -8,8 +8,9 @@ import pytest
 from openvino import opset13 as ops
 
 from app.inference.openvino_graph import rewrite_class_activation
-from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
+from tests.conftest import REPOSITORY
 
+MODELS = sorted((REPOSITORY / "models").glob("*/*/saved_model.pb"))
 RNG = np.random.default_rng(0)
 
 
@@ -47,13 +48,12 @@ def test_another_sum_is_left_as_it_is() -> None:
     assert "Einsum" in {operation.get_type_name() for operation in model.get_ops()}
 
 
-@pytest.mark.parametrize("name", [ATTENTION_MODEL, PLAIN_MODEL])
-def test_an_artifact_answers_as_before(tiny_models: Path, name: str) -> None:
-    folder = str(tiny_models / name / "1")
-    plain, rewritten = (openvino.Core().read_model(folder) for _ in range(2))
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.parts[-3])
+def test_a_committed_model_answers_as_before(path: Path) -> None:
+    plain, rewritten = (openvino.Core().read_model(str(path.parent)) for _ in range(2))
     assert rewrite_class_activation(rewritten) == 1
-    images = RNG.integers(0, 256, (3, 224, 224, 3), np.uint8)
+    images = RNG.integers(0, 256, (2, 224, 224, 3), np.uint8)
     before, after = answers(plain, images), answers(rewritten, images)
     assert before.keys() == after.keys()
     for output, values in before.items():
-        np.testing.assert_allclose(after[output], values, rtol=1e-5, atol=1e-6, err_msg=output)
+        np.testing.assert_allclose(after[output], values, rtol=1e-4, atol=1e-5, err_msg=output)
