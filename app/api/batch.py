@@ -15,11 +15,11 @@ from app.api.answering import Question, answer_image
 from app.api.deps import (
     IMAGE_FIELD,
     MAX_FORM_FIELDS,
-    HeatmapDep,
+    HeatmapQueryDep,
     ModelDep,
     Services,
     ServicesDep,
-    TtaDep,
+    TtaFlag,
     media_type,
 )
 from app.api.errors import domain_problem, unexpected_problem
@@ -165,9 +165,9 @@ async def predict_batch(
     request: Request,
     services: ServicesDep,
     model: ModelDep,
-    heatmap: HeatmapDep,
+    asked: HeatmapQueryDep,
     uploads: Annotated[list[UploadFile], Depends(get_uploads)],
-    tta: TtaDep = False,
+    tta: TtaFlag = False,
 ) -> Response:
     """Answer each image as `/predict` does, whatever becomes of the others.
 
@@ -175,6 +175,7 @@ async def predict_batch(
     `/predict` would have had, and its `answer` or its `problem`. The request's time is
     counted anew for each image.
     """
+    heatmap = asked.of(model)
     if services.quota is not None:
         # The request itself was counted at the door; what it holds is known only now.
         services.quota.charge(get_caller(request).id, len(uploads) - 1)

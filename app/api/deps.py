@@ -108,27 +108,32 @@ class Services:
         self.metrics.ready.set(0)
 
 
-async def get_services(request: Request) -> Services:
-    """The parts of the application that the request came to."""
+def services_of(request: Request) -> Services:
+    """The parts of the application that a request came to."""
     services: Services = request.app.state.services
     return services
+
+
+async def get_services(request: Request) -> Services:
+    """The same, as a dependency."""
+    return services_of(request)
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-async def get_model(
-    services: ServicesDep,
-    model: Annotated[
-        str | None,
-        Query(
-            description="Model name, or name@version; the default model where it is missing.",
-            max_length=80,
-            examples=["cnn_densenet121"],
-        ),
-    ] = None,
-) -> AsyncIterator[Served]:
-    """The model that the query names, kept for as long as the request lasts."""
+ModelName = Annotated[
+    str | None,
+    Query(
+        description="Model name, or name@version; the default model where it is missing.",
+        max_length=80,
+        examples=["cnn_densenet121"],
+    ),
+]
+
+
+async def get_model(services: ServicesDep, model: ModelName = None) -> AsyncIterator[Served]:
+    """The model that the query names, kept until the answer is sent."""
     served = services.fleet.get(model)
     with served.in_use():
         yield served
@@ -137,8 +142,36 @@ async def get_model(
 ModelDep = Annotated[Served, Depends(get_model)]
 
 
-async def get_heatmap_request(
-    model: ModelDep,
+@dataclass(frozen=True, slots=True)
+class HeatmapQuery:
+    """The heatmap that is asked for, of whatever model.
+
+    Attributes:
+        wanted: There is to be one.
+        class_index: The class that is asked for, if any.
+        method: The method that is asked for, if any.
+        overlay_format: What the overlay is encoded as.
+    """
+
+    wanted: bool
+    class_index: int | None
+    method: HeatmapMethod | None
+    overlay_format: OverlayFormat
+
+    def of(self, model: Served) -> HeatmapRequest | None:
+        """What a model is asked for; None where no heatmap is wanted.
+
+        Raises:
+            HeatmapUnavailableError: Attention of a class, or of a model that has none.
+        """
+        has_attention = model.loaded.drawn.manifest.has_attention
+        method = choose_method(self.method, self.class_index, has_attention=has_attention)
+        if not self.wanted:
+            return None
+        return HeatmapRequest(self.overlay_format, method, self.class_index)
+
+
+async def get_heatmap_query(
     heatmap: Annotated[bool, Query(description="Draw the heatmap overlay.")] = True,
     heatmap_class: Annotated[
         ClassLabel | None,
@@ -154,22 +187,16 @@ async def get_heatmap_request(
     overlay_format: Annotated[
         OverlayFormat, Query(description="PNG is exact; JPEG has a tenth of its size and time.")
     ] = OverlayFormat.PNG,
-) -> HeatmapRequest | None:
-    """The heatmap that is asked for, checked before the upload is read; None where none is.
-
-    Raises:
-        HeatmapUnavailableError: Attention of a class, or of a model that has none.
-    """
+) -> HeatmapQuery:
+    """What the query says of heatmaps."""
     index = CLASS_INDEX[heatmap_class] if heatmap_class else None
-    has_attention = model.loaded.drawn.manifest.has_attention
-    method = choose_method(heatmap_method, index, has_attention=has_attention)
-    return HeatmapRequest(overlay_format, method, index) if heatmap else None
+    return HeatmapQuery(heatmap, index, heatmap_method, overlay_format)
 
 
-HeatmapDep = Annotated[HeatmapRequest | None, Depends(get_heatmap_request)]
+HeatmapQueryDep = Annotated[HeatmapQuery, Depends(get_heatmap_query)]
 
 
-TtaDep = Annotated[
+TtaFlag = Annotated[
     bool,
     Query(
         description="Test-time augmentation: answer the picture's eight symmetries too and say how "
@@ -178,7 +205,7 @@ TtaDep = Annotated[
 ]
 
 
-FrameDep = Annotated[
+FrameNumber = Annotated[
     int | None,
     Query(
         description="Of a DICOM object of several frames, which one; the first is 1.",
@@ -210,7 +237,7 @@ async def read_json(request: Request, model: type[Body]) -> Body:
         ) from error
 
 
-async def get_upload(request: Request) -> bytes:
+async def read_image(request: Request) -> bytes:
     """The image's bytes, from a multipart field `image` or from the raw body.
 
     Raises:
@@ -238,6 +265,3 @@ async def get_upload(request: Request) -> bytes:
         f"{IMAGE_FIELD!r}, or the image itself as image/*, {DICOM_MEDIA_TYPE} or "
         "application/octet-stream.",
     )
-
-
-UploadDep = Annotated[bytes, Depends(get_upload)]

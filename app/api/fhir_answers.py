@@ -9,8 +9,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from app.access.scopes import Caller, Scope
-from app.api.deps import Services, ServicesDep
-from app.api.guard import get_caller
+from app.api.deps import Services
 from app.api.schemas import HeatmapSchema
 from app.domain.errors import FhirServerError, NotAuthorizedError
 from app.domain.heatmap_checks import HeatmapFlag
@@ -99,36 +98,25 @@ async def get_context(
 ContextDep = Annotated[Context | None, Depends(get_context)]
 
 
-async def get_store(
-    request: Request,
-    services: ServicesDep,
-    context: ContextDep,
-    store: Annotated[
-        bool,
-        Query(
-            description="Store the FHIR answer on the service's FHIR server before it is given; "
-            "X-FHIR-Stored says where. What cannot be stored is answered with 502."
-        ),
-    ] = False,
-) -> bool:
-    """Whether the answer is to be stored; checked before the upload is read."""
-    if store and context is None:
-        raise HTTPException(422, "Only an answer in FHIR can be stored: ask for format=fhir too.")
-    if store and context is not None:
-        check_store(services, context, get_caller(request))
-    return store
+StoreFlag = Annotated[
+    bool,
+    Query(
+        description="Store the FHIR answer on the service's FHIR server before it is given; "
+        "X-FHIR-Stored says where. What cannot be stored is answered with 502."
+    ),
+]
 
 
-StoreDep = Annotated[bool, Depends(get_store)]
-
-
-def check_store(services: Services, context: Context, caller: Caller) -> None:
+def check_store(services: Services, context: Context | None, caller: Caller) -> None:
     """Say whether an answer could be stored, which the service does with its own credential.
 
     Raises:
         NotAuthorizedError: The caller may ask for answers, and not write into records.
-        HTTPException: 422: there is no server, or no patient to find the answer by.
+        HTTPException: 422: no FHIR is asked for, there is no server, or no patient to find the
+            answer by.
     """
+    if context is None:
+        raise HTTPException(422, "Only an answer in FHIR can be stored: ask for format=fhir too.")
     if Scope.REPORTS_WRITE not in caller.scopes:
         raise NotAuthorizedError(
             f"Your credential lacks the scope {Scope.REPORTS_WRITE!r}, which store=true needs.",

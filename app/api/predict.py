@@ -1,23 +1,29 @@
 """`POST /predict`: one image in, one traceable answer out."""
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 
 from app.access.scopes import Scope
-from app.api.answering import Question, answer_image
+from app.api.answering import Question, answer_image, render_json
 from app.api.deps import (
     IMAGE_FIELD,
-    FrameDep,
-    HeatmapDep,
-    ModelDep,
-    ServicesDep,
-    TtaDep,
-    UploadDep,
+    FrameNumber,
+    HeatmapQueryDep,
+    ModelName,
+    TtaFlag,
+    read_image,
+    services_of,
 )
-from app.api.fhir_answers import ContextDep, StoreDep, render_bundle, respond_in_fhir
-from app.api.guard import requires
+from app.api.fhir_answers import (
+    ContextDep,
+    StoreFlag,
+    check_store,
+    render_bundle,
+    respond_in_fhir,
+)
+from app.api.guard import get_caller, requires
 from app.api.schemas import PredictionResponse, Problem
 from app.domain.images import MEDIA_TYPES
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE
@@ -64,11 +70,6 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-async def get_question(tta: TtaDep = False, frame: FrameDep = None) -> Question:
-    """What the query asks, beside the heatmap."""
-    return Question(tta=tta, frame=frame)
-
-
 @router.post(
     "/predict",
     summary="Classify a dermatoscopic image",
@@ -77,18 +78,27 @@ async def get_question(tta: TtaDep = False, frame: FrameDep = None) -> Question:
     openapi_extra={"requestBody": _REQUEST_BODY},
 )
 async def predict(
-    services: ServicesDep,
-    model: ModelDep,
-    heatmap: HeatmapDep,
+    request: Request,
+    asked: HeatmapQueryDep,
     context: ContextDep,
-    store: StoreDep,
-    upload: UploadDep,
-    question: Annotated[Question, Depends(get_question)],
+    *,
+    model: ModelName = None,
+    store: StoreFlag = False,
+    tta: TtaFlag = False,
+    frame: FrameNumber = None,
 ) -> Response:
     """Return the probabilities of the seven classes, and where the evidence lies."""
+    # Few dependencies, which only read query and headers: every answer pays for each of them.
+    services = services_of(request)
+    served = services.fleet.get(model)
+    with served.in_use():
+        heatmap = asked.of(served)
+        if store:
+            check_store(services, context, get_caller(request))
+        upload = await read_image(request)
+        render = render_json if context is None else partial(render_bundle, upload, context)
+        question = Question(tta=tta, frame=frame)
+        body = await answer_image(services, served, upload, heatmap, question, render)
     if context is not None:
-        render = partial(render_bundle, upload, context)
-        body = await answer_image(services, model, upload, heatmap, question, render)
         return await respond_in_fhir(services, body, store=store)
-    body = await answer_image(services, model, upload, heatmap, question)
     return Response(body, media_type="application/json", headers={"Vary": "Accept"})
