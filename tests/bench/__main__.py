@@ -12,7 +12,8 @@ import typer
 from PIL import Image
 
 from tests.bench.page import write_page
-from tests.bench.sections import SECTIONS, Bench
+from tests.bench.sections import SECTIONS
+from tests.bench.setup import Bench
 from training.hardware import describe_hardware
 from training.provenance import running_code
 from training.readme import MODELS, NAMES, newest_artifact

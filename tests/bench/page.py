@@ -129,16 +129,18 @@ def _overhead(found: dict[str, Any], _images: Path) -> list[str]:
             f"{f['bare_p50_ms']:.1f}",
             f"{f['service_p50_ms']:.1f}",
             f"{f['overhead_ms']:+.1f} ({f['overhead_share']:+.1%})",
+            ", ".join(f"{ms:+.1f}" for ms in f.get("by_start_ms", ())),
         ]
         for model, f in found.items()
     ]
     return [
         "## What the service adds",
         "",
-        "A request at concurrency 1 beside decoding, model and overlay without a server, taking "
-        "turns; OpenVINO, medians in milliseconds.",
+        "A request at concurrency 1 beside decoding, model and overlay in a process without a "
+        "server, taking turns; OpenVINO, milliseconds. Both are started several times, for a "
+        "process has its luck with the memory that it gets; medians over the starts.",
         "",
-        *_table(["model", "bare", "service", "more"], rows),
+        *_table(["model", "bare", "service", "more", "by start"], rows),
     ]
 
 

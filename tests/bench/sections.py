@@ -10,17 +10,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from app.domain.manifest import Runtime, read_manifest, write_manifest
+from app.domain.manifest import read_manifest, write_manifest
 from app.inference.runtimes import engine_maker
 from tests.bench import bare
 from tests.bench.client import LOST, Load, ask, closed_loop, connect, open_loop
+from tests.bench.heatmap_share import heatmap_share
+from tests.bench.overhead import overhead
 from tests.bench.servers import (
     PEERS,
     Call,
@@ -28,8 +28,8 @@ from tests.bench.servers import (
     ServerError,
     raw_call,
     serve_peer,
-    serve_project,
 )
+from tests.bench.setup import Bench
 from tests.bench.viewer import drop_to_result
 
 CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32)
@@ -42,45 +42,6 @@ SETTLE_SECONDS: Final = 5.0
 
 NUM_STOPPED: Final = 200
 _READY: Final = Call("/health/ready", b"", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What every section needs.
-
-    Attributes:
-        models: Folder of all artifacts.
-        artifacts: `<name>/<version>/` of the newest version of each model.
-        jpeg: The image that is sent.
-        seconds: Of a load.
-        rounds: Of a comparison by turns.
-        logs: Folder for the servers' logs.
-        ports: Numbers of free ports.
-    """
-
-    models: Path
-    artifacts: list[Path]
-    jpeg: bytes
-    seconds: float
-    rounds: int
-    logs: Path
-    ports: Iterator[int]
-
-    def log(self, name: str) -> Path:
-        """A server's log."""
-        return self.logs / f"{name.replace(' ', '_').replace(',', '')}.log"
-
-    def project(self, runtime: str, **settings: Any) -> Any:
-        """The service, by context manager."""
-        settings = {"models_dir": self.models, "runtime": runtime, **settings}
-        return serve_project(next(self.ports), self.log(f"service {runtime}"), **settings)
-
-    def runtimes(self) -> list[Runtime]:
-        """Runtimes that have something of their own to run."""
-        quantized = any(read_manifest(folder)[0].quantized for folder in self.artifacts)
-        return (
-            ["tensorflow", "openvino", "openvino-int8"] if quantized else ["tensorflow", "openvino"]
-        )
 
 
 def stages(bench: Bench) -> dict[str, Any]:
@@ -102,7 +63,7 @@ def heatmaps(bench: Bench) -> dict[str, Any]:
     """What heatmaps add to the model's own time."""
     threads = len(os.sched_getaffinity(0))
     return {
-        folder.parent.name: bare.heatmap_share(folder, bench.rounds, threads)
+        folder.parent.name: heatmap_share(folder, bench.rounds, threads)
         for folder in bench.artifacts
     }
 
@@ -115,47 +76,12 @@ def latency(bench: Bench) -> dict[str, Any]:
             for folder, with_heatmap in itertools.product(bench.artifacts, (True, False)):
                 name = f"{folder.parent.name}@{folder.name}, {runtime}"
                 name += "" if with_heatmap else ", no heatmap"
-                call = _call(bench, folder, heatmap=with_heatmap)
+                call = bench.call(folder, heatmap=with_heatmap)
                 found[name] = {
                     str(n): asyncio.run(closed_loop(server.port, call, n, bench.seconds)).summary()
                     for n in CONCURRENCIES
                 }
     return found
-
-
-def overhead(bench: Bench) -> dict[str, Any]:
-    """A request of the service beside the bare work on the same image, taking turns."""
-    found = {}
-    with bench.project("openvino") as server:
-        for folder in bench.artifacts:
-            engine, call = engine_maker("openvino")(folder), _call(bench, folder)
-            watch, load = bare.Stopwatch(), Load()
-            asyncio.run(
-                _take_turns(
-                    server,
-                    call,
-                    load,
-                    lambda e=engine, w=watch: bare.answer(e, bench.jpeg, w),
-                    bench.rounds,
-                )
-            )
-            alone = [sum(times) for times in zip(*watch.seconds.values(), strict=True)][5:]
-            served = load.latencies[200][5:]
-            bare_ms, served_ms = (statistics.median(s) * 1e3 for s in (alone, served))
-            found[folder.parent.name] = {
-                "bare_p50_ms": round(bare_ms, 2),
-                "service_p50_ms": round(served_ms, 2),
-                "overhead_ms": round(served_ms - bare_ms, 2),
-                "overhead_share": round(served_ms / bare_ms - 1.0, 4),
-            }
-    return found
-
-
-async def _take_turns(server: Server, call: Call, load: Load, work: Any, rounds: int) -> None:
-    async with connect() as session:
-        for _ in range(rounds + 5):
-            work()
-            load.add(*await ask(session, server.port, call))
 
 
 def peers(bench: Bench) -> dict[str, Any]:
@@ -164,7 +90,7 @@ def peers(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with ExitStack() as running:
         targets = {
-            "DermHybrid": (running.enter_context(bench.project("openvino")), _call(bench, artifact))
+            "DermHybrid": (running.enter_context(bench.project("openvino")), bench.call(artifact))
         }
         for name, peer in PEERS.items():
             try:
@@ -190,7 +116,7 @@ def peers(bench: Bench) -> dict[str, Any]:
 def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
     """Three times the requests that the service can answer, and what becomes of them."""
     artifact = _default_artifact(bench)
-    call = _call(bench, artifact)
+    call = bench.call(artifact)
     with bench.project("openvino") as server:
         capacity = asyncio.run(closed_loop(server.port, call, 16, 2 * bench.seconds)).throughput()
         before = server.resident_mb()
@@ -229,7 +155,7 @@ async def _overload(server: Server, call: Call, rate: float, seconds: float) -> 
 
 def stop(bench: Bench) -> dict[str, Any]:
     """SIGTERM while 200 requests are in flight."""
-    call = _call(bench, _default_artifact(bench))
+    call = bench.call(_default_artifact(bench))
     with bench.project("openvino", max_predictions_in_progress=NUM_STOPPED) as server:
         load = asyncio.run(_stop(server, call))
         status = server.process.wait(60)
@@ -350,11 +276,6 @@ def viewer(bench: Bench) -> dict[str, Any]:
     # By default a drawn lesion gets a refusal, which is less to show.
     with bench.project("openvino", out_of_distribution_gate="advise") as server:
         return drop_to_result(f"http://127.0.0.1:{server.port}", bench.jpeg, bench.rounds)
-
-
-def _call(bench: Bench, folder: Path, *, heatmap: bool = True) -> Call:
-    name = f"{folder.parent.name}@{folder.name}"
-    return raw_call(bench.jpeg, f"/predict?model={name}&heatmap={str(heatmap).lower()}")
 
 
 def _default_artifact(bench: Bench) -> Path:

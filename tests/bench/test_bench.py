@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.bench.__main__ import PAGE, RESULTS, example_jpeg
+from tests.bench.overhead import NUM_STARTS, overhead
 from tests.bench.page import write_page
-from tests.bench.sections import Bench, overload, reloads, stages, stop, viewer
+from tests.bench.sections import overload, reloads, stages, stop, viewer
 from tests.bench.servers import PEERS
+from tests.bench.setup import Bench
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY
 
 FREE_PORT = 18700
@@ -40,6 +42,11 @@ def test_sections_measure_the_real_service(tiny_models: Path, tmp_path: Path) ->
         ports=itertools.count(FREE_PORT),
     )
     assert f"{PLAIN_MODEL}@2, openvino" in stages(bench)
+    added = overhead(bench)
+    assert added.keys() == {PLAIN_MODEL, ATTENTION_MODEL}
+    for found in added.values():
+        assert found["bare_p50_ms"] > 0
+        assert len(found["by_start_ms"]) == NUM_STARTS
     page = viewer(bench)
     assert 0 < page["service_p50_ms"] < page["shown_p50_ms"]
     assert page["page_p50_ms"] <= page["page_p95_ms"]

@@ -1,0 +1,53 @@
+"""What every section of the benchmark is given."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.domain.manifest import Runtime, read_manifest
+from tests.bench.servers import Call, raw_call, serve_project
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every section needs.
+
+    Attributes:
+        models: Folder of all artifacts.
+        artifacts: `<name>/<version>/` of the newest version of each model.
+        jpeg: The image that is sent.
+        seconds: Of a load.
+        rounds: Of a comparison by turns.
+        logs: Folder for the servers' logs.
+        ports: Numbers of free ports.
+    """
+
+    models: Path
+    artifacts: list[Path]
+    jpeg: bytes
+    seconds: float
+    rounds: int
+    logs: Path
+    ports: Iterator[int]
+
+    def log(self, name: str) -> Path:
+        """A server's log."""
+        return self.logs / f"{name.replace(' ', '_').replace(',', '')}.log"
+
+    def project(self, runtime: str, **settings: Any) -> Any:
+        """The service, by context manager."""
+        settings = {"models_dir": self.models, "runtime": runtime, **settings}
+        return serve_project(next(self.ports), self.log(f"service {runtime}"), **settings)
+
+    def runtimes(self) -> list[Runtime]:
+        """Runtimes that have something of their own to run."""
+        quantized = any(read_manifest(folder)[0].quantized for folder in self.artifacts)
+        return (
+            ["tensorflow", "openvino", "openvino-int8"] if quantized else ["tensorflow", "openvino"]
+        )
+
+    def call(self, folder: Path, *, heatmap: bool = True) -> Call:
+        """A request that an artifact is to answer."""
+        name = f"{folder.parent.name}@{folder.name}"
+        return raw_call(self.jpeg, f"/predict?model={name}&heatmap={str(heatmap).lower()}")
