@@ -75,7 +75,9 @@ def container(image: str) -> Iterator[tuple[str, str]]:
 @contextmanager
 def ready_container(volumes: str, **settings: str) -> Iterator[tuple[str, str]]:
     port = free_port()
-    environment = {"OPERATIONS_PORT": str(free_port()), **settings}
+    # Containers share this machine's network here.
+    ports = {name: str(free_port()) for name in ("OPERATIONS_PORT", "DICOM_LISTEN_PORT")}
+    environment = {**ports, **settings}
     serve = ["dermhybrid", "serve", "--host", "127.0.0.1", "--port", str(port)]
     with running_container(volumes, environment, serve) as name:
         address = f"http://127.0.0.1:{port}"
