@@ -38,6 +38,16 @@ class Orthanc:
         found: list[dict[str, Any]] = answer.json() if answer.status_code == 200 else []
         return found
 
+    def store(self, *files: Path) -> None:
+        """C-STORE, with dcmtk.
+
+        Raises:
+            subprocess.CalledProcessError: It did not take one.
+        """
+        command = [require_program("storescu"), "-R", "-aec", "ORTHANC", "127.0.0.1"]
+        for file in files:
+            subprocess.run([*command, str(self.dicom_port), file], check=True)
+
     def count(self) -> dict[str, int]:
         """Instances by modality."""
         counts: dict[str, int] = {}

@@ -115,7 +115,7 @@ def services_of(request: Request) -> Services:
 
 
 async def get_services(request: Request) -> Services:
-    """The same, as a dependency."""
+    """The same as a dependency; one that is not async would be run in a thread."""
     return services_of(request)
 
 

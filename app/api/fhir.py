@@ -10,11 +10,11 @@ from starlette.exceptions import HTTPException
 
 from app.access.scopes import Scope
 from app.api.answering import Question, answer_image
-from app.api.deps import ServicesDep, media_type
+from app.api.deps import HeatmapQuery, ServicesDep, media_type
 from app.api.fhir_answers import check_store, render_bundle, respond_in_fhir
 from app.api.guard import get_caller, requires
 from app.api.schemas import Problem
-from app.domain.heatmaps import HeatmapRequest, OverlayFormat, choose_method
+from app.domain.heatmaps import OverlayFormat
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE, Json
 from app.interop.fhir_conformance import (
     OPERATION,
@@ -70,9 +70,7 @@ async def classify_lesion(
         check_store(services, query.context, get_caller(request))
     model = services.fleet.get(query.model)
     with model.in_use():
-        has_attention = model.loaded.drawn.manifest.has_attention
-        method = choose_method(None, None, has_attention=has_attention)
-        heatmap = HeatmapRequest(OverlayFormat.PNG, method, None) if query.heatmap else None
+        heatmap = HeatmapQuery(query.heatmap, None, None, OverlayFormat.PNG).of(model)
         render = partial(render_bundle, query.image, query.context)
         body = await answer_image(services, model, query.image, heatmap, Question(), render)
     return await respond_in_fhir(services, body, store=query.store)

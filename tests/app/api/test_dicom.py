@@ -117,12 +117,10 @@ class Ward:
 
     def store(self, *datasets: Dataset) -> None:
         """C-STORE into the archive, with dcmtk."""
-        storescu = require_program("storescu")
         for dataset in datasets:
             path = self.service.log.parent / f"{dataset.SOPInstanceUID}.dcm"
             path.write_bytes(to_bytes(dataset))
-            port = str(self.orthanc.dicom_port)
-            subprocess.run([storescu, "-R", "-aec", "ORTHANC", "127.0.0.1", port, path], check=True)
+            self.orthanc.store(path)
 
     def results(self, study_uid: str) -> dict[str, list[Dataset]]:
         return {
