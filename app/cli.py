@@ -245,9 +245,11 @@ def _load_model(settings: Settings, name: str | None) -> "Loaded":
     Raises:
         DermHybridError: There is none, or it must not be served.
     """
+    from app.inference.process import prepare_process
     from app.inference.registry import load_registry
     from app.inference.runtimes import engine_maker
 
+    prepare_process()
     make_engine = engine_maker(settings.runtime, settings.model_threads)
     registry = load_registry(
         settings.models_dir,

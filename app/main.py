@@ -44,6 +44,7 @@ from app.feedback import FEEDBACK_FOLDER
 from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
 from app.inference.models import Engine, LoadedModel
+from app.inference.process import prepare_process
 from app.inference.registry import ModelRegistry, load_registry
 from app.inference.release import Release, loaded_release, read_release, require_release
 from app.inference.runtimes import engine_maker
@@ -116,6 +117,7 @@ def create_app(settings: Settings, release: Release | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         check_requirements(app)
+        prepare_process()
         fleet = Fleet(load, limits, metrics, tracing)
         await fleet.reload()
         auditor, feedback, cards = _open_audit(settings, metrics, has_feedback=has_feedback)

@@ -1,8 +1,6 @@
 """The models being served, each behind its line, replaced as a whole (ADR-0008)."""
 
 import asyncio
-import ctypes
-import gc
 import logging
 from asyncio import gather
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from app.inference.batcher import Batcher, BatchLimits, BatchReport
 from app.inference.ensembles import LoadedEnsemble
 from app.inference.explain import Prediction
 from app.inference.models import LoadedModel
+from app.inference.process import give_memory_back
 from app.inference.registry import ModelRegistry
 from app.telemetry import Metrics
 from app.tracing import InLine, Tracing, in_batch, of_model, untraced
@@ -360,17 +359,10 @@ class Fleet:
 
     async def _give_memory_back(self) -> None:
         """What reading and compiling took, and what a retired model held."""
-        await to_thread.run_sync(_give_memory_back, limiter=self._threads)
+        await to_thread.run_sync(give_memory_back, limiter=self._threads)
 
     async def _warm_up(self, model: LoadedModel) -> None:
         """Run every batch size once: kernels are chosen at the first call of a shape."""
         for size in range(1, self.limits.max_items + 1):
             blank = np.zeros((size, MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3), np.uint8)
             await to_thread.run_sync(model.engine.predict, blank, limiter=self._threads)
-
-
-def _give_memory_back() -> None:
-    """Let the system have what is not used any more; glibc keeps it otherwise."""
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)

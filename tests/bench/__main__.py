@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 from PIL import Image
 
+from app.inference.process import prepare_process
 from tests.bench.page import write_page
 from tests.bench.sections import SECTIONS
 from tests.bench.setup import Bench
@@ -44,6 +45,7 @@ def main(
         logs=Path("runs/bench-logs"),
         ports=itertools.count(FIRST_PORT),
     )
+    prepare_process()
     results = json.loads(RESULTS.read_text()) if only and RESULTS.exists() else {}
     for name in only or SECTIONS:
         started = time.monotonic()

@@ -17,6 +17,7 @@ from app.domain.images import ImageLimits
 from app.domain.uploads import read_upload
 from app.inference.explain import explain, interpret
 from app.inference.models import Engine
+from app.inference.process import prepare_process
 from app.inference.runtimes import engine_maker
 
 LIMITS: Final = ImageLimits()
@@ -64,6 +65,7 @@ def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
 
 def main() -> None:
     """Answer by and by."""
+    prepare_process()
     engine, jpeg = engine_maker("openvino")(Path(sys.argv[1])), Path(sys.argv[2]).read_bytes()
     for _ in sys.stdin:
         started = time.perf_counter()

@@ -17,6 +17,7 @@ from app.domain.labels import LABELS
 from app.domain.uploads import Upload, read_upload
 from app.inference.explain import Prediction, explain
 from app.inference.models import load_model
+from app.inference.process import prepare_process
 from app.inference.runtimes import engine_maker
 
 LIMITS = ImageLimits()
@@ -28,6 +29,7 @@ class Handler:
 
     def __init__(self) -> None:
         """Load the artifact that `BENCH_MODEL` names, in OpenVINO, float32."""
+        prepare_process()
         self._model = load_model(Path(os.environ["BENCH_MODEL"]), engine_maker("openvino"))
         self._turn = Lock()
 

@@ -1,0 +1,40 @@
+"""How a process that answers uses its processors and its memory."""
+
+import ctypes
+import gc
+from typing import Final
+
+import cv2
+import numpy as np  # noqa: F401  loads the BLAS that is limited here
+from threadpoolctl import threadpool_limits
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+"""Of glibc's `mallopt` (malloc.h)."""
+_KEPT_BYTES: Final = 32 * 1024 * 1024
+"""glibc's upper bound for M_MMAP_THRESHOLD on 64 bits; more than the arrays of one answer."""
+
+
+def prepare_process() -> None:
+    """Set the process up for one answer after the other; call it before the first.
+
+    Processors: NumPy's BLAS and OpenCV work in the calling thread. Their threads wait for the next
+    call in a busy loop, OpenBLAS's for tens of milliseconds after the smallest product of a matrix
+    and a vector, on a processor that the model needs; and answers are made beside each other.
+
+    Memory: what is freed is kept for the next answer. By glibc's own thresholds it depends on the
+    heap's order whether a picture's arrays go back to the system at the end of every answer, and
+    are taken again with a page fault for every 4 KB. Elsewhere than with glibc nothing is set.
+    """
+    threadpool_limits(1, user_api="blas")
+    cv2.setNumThreads(1)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def give_memory_back() -> None:
+    """Let the system have what is not used any more; glibc keeps it otherwise."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

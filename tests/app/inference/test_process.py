@@ -1,0 +1,73 @@
+"""What a process is set up to: each in a process of its own, for it holds for all of it."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+THREADS = """
+import cv2
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from app.inference.process import prepare_process
+
+prepare_process()
+print(cv2.getNumThreads(), *(found["num_threads"] for found in threadpool_info()))
+"""
+
+FAULTS = """
+import resource
+import sys
+
+from app.inference.process import give_memory_back, prepare_process
+
+if sys.argv[1] == "prepared":
+    prepare_process()
+
+
+def answer():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pictures = [bytearray(4_000_000) for _ in range(3)]
+    for picture in pictures:
+        picture[::4096] = bytes(len(picture[::4096]))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+answer()
+answer()
+print(answer())
+give_memory_back()
+print(answer())
+"""
+
+
+def run(program: str, *arguments: str) -> list[int]:
+    """The numbers that a program prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_numpy_and_opencv_work_in_the_calling_thread() -> None:
+    opencv, *others = run(THREADS)
+    assert opencv == 1
+    assert set(others) == {1}  # at least NumPy's BLAS was found
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_memory_is_kept_for_the_next_answer_until_it_is_given_back() -> None:
+    as_it_comes, _ = run(FAULTS, "as it comes")
+    kept, after_giving_back = run(FAULTS, "prepared")
+    assert as_it_comes > 2000  # or nothing would be won
+    assert kept < 100
+    assert after_giving_back > 2000
