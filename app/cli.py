@@ -102,7 +102,7 @@ def predict(
         settings.image_limits(),
         settings.max_overlay_side,
         settings.max_batch_size,
-        settings.image_workers,
+        settings.num_image_workers(),
     )
     for outcome in outcomes:
         if isinstance(outcome, Refused):

@@ -14,6 +14,7 @@ from app.domain.decision import Gates
 from app.domain.images import DEFAULT_LIMITS, ImageLimits
 from app.domain.manifest import Runtime
 from app.domain.uploads import MAX_PICTURE_SIDE
+from app.inference.processors import available_processors
 
 Gate = Literal["advise", "reject"]
 """What a finding about a picture does to its answer: `advise` refers it."""
@@ -169,9 +170,10 @@ class Settings(BaseSettings):
         dicom_dead_days: What jobs hold that were given up is discarded after so long.
         dicom_max_dead: And of more of them the oldest ones'.
         runtime: What runs the models; `openvino-int8` takes float32 for those without 8 bits.
-        model_threads: Processor threads of a model call; all that the process may use where it
-            is not set.
-        image_workers: Threads that decode uploads and draw overlays.
+        model_threads: Processor threads of a model call; where it is not set, as many as the
+            process has processors.
+        image_workers: Threads that decode uploads and draw overlays; where it is not set, as many
+            as `model_threads`, but 2 to 8.
         viewer_frame_ancestors: Origins, separated by spaces, of the pages that may embed the
             clinician's page in a frame and talk to it; nobody may where there are none.
         smart_client_id: As the clinician's page is registered with the authorization servers of
@@ -258,7 +260,7 @@ class Settings(BaseSettings):
     dicom_max_dead: Annotated[int, Field(ge=0)] = 1000
     runtime: Runtime = "tensorflow"
     model_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    image_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    image_workers: Annotated[int, Field(ge=1, le=64)] | None = None
     viewer_frame_ancestors: Origins = ""
     smart_client_id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     smart_issuers: Annotated[
@@ -367,3 +369,9 @@ class Settings(BaseSettings):
     def image_limits(self) -> ImageLimits:
         """The bounds in the form that the decoder takes."""
         return ImageLimits(self.max_image_bytes, self.max_image_pixels, self.min_image_side)
+
+    def num_image_workers(self) -> int:
+        """Threads that decode and draw: enough for the processors, few enough for the memory."""
+        if self.image_workers is not None:
+            return self.image_workers
+        return min(max(self.model_threads or available_processors(), 2), 8)

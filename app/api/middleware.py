@@ -116,6 +116,7 @@ class Observe:
             logger.info(
                 "request",
                 extra={
+                    "caller": caller.get(),
                     "method": method,
                     "route": route,
                     "status": status,

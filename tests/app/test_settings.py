@@ -30,6 +30,17 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
 
 
 @pytest.mark.parametrize(
+    ("threads", "workers", "expected"),
+    [(1, None, 2), (4, None, 4), (64, None, 8), (64, 20, 20), (4, 1, 1)],
+)
+def test_pictures_are_read_beside_each_other_as_the_processors_allow(
+    threads: int, workers: int | None, expected: int
+) -> None:
+    settings = Settings(model_threads=threads, image_workers=workers)
+    assert settings.num_image_workers() == expected
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"dicom_queue_dir": "queue"}, "needs one place"),

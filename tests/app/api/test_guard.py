@@ -284,6 +284,19 @@ def test_no_credential_is_logged(secured: Secured, caplog: pytest.LogCaptureFixt
     assert not [credential for credential in credentials if credential in logged]
 
 
+def test_the_log_names_the_credential_or_the_address_of_who_is_refused(
+    secured: Secured, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for credential in ((secured.folder / "metrics").read_text(), "dhk_metrics_" + "0" * 64):
+            secured.client.get("/metrics", headers=bearer(credential))
+    lines = [record.__dict__ for record in caplog.records if record.message == "request"]
+    assert [(line["caller"], line["status"]) for line in lines] == [
+        ("key:metrics", 200),
+        ("testclient", 401),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["route", "mount"])
 def test_a_route_that_was_forgotten_stops_the_start(tiny_models: Path, kind: str) -> None:
     app = create_app(Settings(models_dir=tiny_models, runtime="openvino"))
