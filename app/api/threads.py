@@ -6,6 +6,7 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
+from app.inference.process import work_behind_the_event_loop
 from app.stages import Asked, Stages
 from app.telemetry import Named
 
@@ -33,6 +34,7 @@ async def run_queued(
     """
 
     def work() -> Result:
+        work_behind_the_event_loop()
         stages.waited(manifest, asked)
         return function(*arguments)
 

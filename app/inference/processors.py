@@ -44,9 +44,7 @@ def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
             if number == "0":
                 yield from _read(cgroups / inner, "cpu.max")
             elif "cpu" in controllers.split(","):
-                yield from _read(
-                    cgroups / "cpu" / inner, "cpu.cfs_quota_us", "cpu.cfs_period_us"
-                )
+                yield from _read(cgroups / "cpu" / inner, "cpu.cfs_quota_us", "cpu.cfs_period_us")
 
 
 def _read(group: Path, *names: str) -> Iterator[float]:

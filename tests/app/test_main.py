@@ -1,14 +1,21 @@
 """Settings reach what they are for."""
 
 import asyncio
+import os
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app.api import answering
 from app.domain.errors import GoldenExampleError
 from app.inference.batcher import BatchLimits
+from app.interop.uploads import read_any_upload
 from app.main import create_app
 from app.settings import Settings
 from tests.app.api.hanging import hanging_service
@@ -38,6 +45,27 @@ def test_the_model_has_so_many_threads(tiny_models: Path, threads: int) -> None:
     with TestClient(create_app(settings)) as client:
         model = client.app.state.services.fleet.registry.default  # type: ignore[attr-defined]
         assert model.engine._model.get_property("INFERENCE_NUM_THREADS") == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_models_and_pictures_work_behind_the_event_loop(
+    tiny_models: Path, lesion_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def note(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(answering, "read_any_upload", note(read_any_upload))
+    with TestClient(create_app(Settings(models_dir=tiny_models))) as client:
+        model = client.app.state.services.fleet.registry.default  # type: ignore[attr-defined]
+        monkeypatch.setattr(model.engine, "predict", note(model.engine.predict))
+        assert client.post("/predict", files={"image": lesion_png}).status_code == 200
+    assert found == [os.getpriority(os.PRIO_PROCESS, 0) + 5] * 2
 
 
 def test_the_line_has_the_bounds_of_the_settings(tiny_models: Path) -> None:

@@ -31,6 +31,7 @@ _SHARED_PACKAGES: Final = (
     "opencv-python-headless",
     "openvino",
     "pillow",
+    "threadpoolctl",
     "pydantic",
 )
 

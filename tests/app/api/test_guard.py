@@ -287,13 +287,14 @@ def test_no_credential_is_logged(secured: Secured, caplog: pytest.LogCaptureFixt
 def test_the_log_names_the_credential_or_the_address_of_who_is_refused(
     secured: Secured, caplog: pytest.LogCaptureFixture
 ) -> None:
+    elsewhere = TestClient(secured.client.app, client=("192.0.2.7", 50000))
     with caplog.at_level(logging.INFO):
         for credential in ((secured.folder / "metrics").read_text(), "dhk_metrics_" + "0" * 64):
-            secured.client.get("/metrics", headers=bearer(credential))
+            elsewhere.get("/metrics", headers=bearer(credential))
     lines = [record.__dict__ for record in caplog.records if record.message == "request"]
     assert [(line["caller"], line["status"]) for line in lines] == [
         ("key:metrics", 200),
-        ("testclient", 401),
+        ("192.0.2.7", 401),
     ]
 
 

@@ -45,6 +45,32 @@ print(answer())
 """
 
 
+PRIORITIES = """
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from app.inference.process import work_behind_the_event_loop
+
+
+def nice():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def work():
+    before = nice()
+    work_behind_the_event_loop()
+    work_behind_the_event_loop()  # once is enough
+    with ThreadPoolExecutor(1) as threads:
+        return nice() - before, threads.submit(nice).result() - before
+
+
+with ThreadPoolExecutor(1) as threads:
+    before = nice()
+    print(*threads.submit(work).result(), nice() - before)
+"""
+
+
 def run(program: str, *arguments: str) -> list[int]:
     """The numbers that a program prints."""
     done = subprocess.run(
@@ -71,3 +97,10 @@ def test_memory_is_kept_for_the_next_answer_until_it_is_given_back() -> None:
     assert as_it_comes > 2000  # or nothing would be won
     assert kept < 100
     assert after_giving_back > 2000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_what_works_goes_behind_the_event_loop_with_the_threads_that_it_starts() -> None:
+    worker, started_by_it, event_loop = run(PRIORITIES)
+    assert worker == started_by_it == 5
+    assert event_loop == 0

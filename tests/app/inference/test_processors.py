@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from app.inference import processors
 from app.inference.processors import CGROUPS, available_processors
 from tests.conftest import REPOSITORY
 
@@ -15,7 +14,7 @@ from tests.conftest import REPOSITORY
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 64 processors."""
-    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
 
 
 def count(root: Path, membership: str, **files: str) -> int:
