@@ -161,29 +161,27 @@ def serve_peer(peer: Peer, port: int, log: Path, artifact: Path, jpeg: bytes) ->
 
 
 def _python_of(peer: Peer) -> Path:
-    """Its interpreter; the environment is made where it is missing."""
+    """Its interpreter; the environment is made where it is missing, or of other packages."""
     if not peer.packages:
         return Path(sys.executable)
     folder = ENVIRONMENTS / peer.module
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        uv = str(_UV)
-        pins = subprocess.run(
-            [uv, "export", "--frozen", "--no-hashes", "--no-emit-project", "--extra", "openvino"],
-            cwd=REPOSITORY,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.splitlines()
-        shared = [line for line in pins if line.split("==")[0] in _SHARED_PACKAGES]
-        shared = [line.split(";")[0].strip() for line in shared]
+    python, complete = folder / "bin" / "python", folder / "complete"
+    uv = str(_UV)
+    pins = subprocess.run(
+        [uv, "export", "--frozen", "--no-hashes", "--no-emit-project", "--extra", "openvino"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    shared = [line for line in pins if line.split("==")[0] in _SHARED_PACKAGES]
+    packages = [*(line.split(";")[0].strip() for line in shared), *peer.packages]
+    if not complete.exists() or complete.read_text().splitlines() != packages:
         subprocess.run(
             [uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True
         )
-        subprocess.run(
-            [uv, "pip", "install", "-q", "--python", python, *shared, *peer.packages], check=True
-        )
-        (folder / "complete").touch()
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True)
+        complete.write_text("\n".join(packages))
     return python
 
 
