@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import Final
 
 import cv2
@@ -45,13 +46,15 @@ def work_behind_the_event_loop() -> None:
     """Let the event loop go first where processors are scarce; call it in the thread that works.
 
     A refusal and `/health` take milliseconds, and would wait for pictures and models otherwise.
-    Threads that the calling one starts go behind, too. On Linux; nothing happens elsewhere.
+    Threads that the calling one starts go behind, too. On Linux; nothing happens elsewhere, or
+    where a sandbox forbids it.
     """
     if sys.platform != "linux" or hasattr(_thread, "behind"):
         return
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _BEHIND, 19))
     _thread.behind = True
+    with suppress(OSError):
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _BEHIND, 19))
 
 
 def give_memory_back() -> None:

@@ -1,11 +1,14 @@
 """What a process is set up to: each in a process of its own, for it holds for all of it."""
 
 import ctypes
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from app.inference.process import work_behind_the_event_loop
 from tests.conftest import REPOSITORY
 
 THREADS = """
@@ -104,3 +107,17 @@ def test_what_works_goes_behind_the_event_loop_with_the_threads_that_it_starts()
     worker, started_by_it, event_loop = run(PRIORITIES)
     assert worker == started_by_it == 5
     assert event_loop == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_a_sandbox_without_priorities_is_worked_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def forbid(*arguments: int) -> None:
+        asked.append(arguments)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", forbid)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(work_behind_the_event_loop).result()
+    assert len(asked) == 1
