@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
-from anyio import to_thread
 
-from app.inference.process import work_behind_the_event_loop
+from app.inference.process import run_behind
 from app.stages import Asked, Stages
 from app.telemetry import Named
 
@@ -34,12 +33,11 @@ async def run_queued(
     """
 
     def work() -> Result:
-        work_behind_the_event_loop()
         stages.waited(manifest, asked)
         return function(*arguments)
 
     asked = Asked.now()
-    return await to_thread.run_sync(work, limiter=threads)
+    return await run_behind(threads, work)
 
 
 async def run_timed(

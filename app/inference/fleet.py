@@ -6,11 +6,9 @@ from asyncio import gather
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import anyio
 import numpy as np
-from anyio import to_thread
 
 from app.domain.ensemble import EnsembleManifest
 from app.domain.errors import ArtifactError, DermHybridError, ModelFaultError
@@ -20,14 +18,12 @@ from app.inference.batcher import Batcher, BatchLimits, BatchReport
 from app.inference.ensembles import LoadedEnsemble
 from app.inference.explain import Prediction
 from app.inference.models import LoadedModel
-from app.inference.process import give_memory_back, work_behind_the_event_loop
+from app.inference.process import give_memory_back, run_behind
 from app.inference.registry import ModelRegistry
 from app.telemetry import Metrics
 from app.tracing import InLine, Tracing, in_batch, of_model, untraced
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 Load = Callable[[Mapping[str, LoadedModel]], ModelRegistry]
 """Read the models folder anew; models whose digest is known are taken over as they are."""
@@ -111,7 +107,7 @@ class ServedModel:
     async def self_test(self) -> None:
         """Answer the golden example between two batches; where that fails, stop answering."""
         try:
-            await _run_behind(self._threads, self.loaded.self_test)
+            await run_behind(self._threads, self.loaded.self_test)
         except Exception as error:  # noqa: BLE001  a model that cannot run is as bad as a wrong one
             self.fault = str(error)
             logger.error("self-test failed", extra={"reason": self.fault})  # noqa: TRY400
@@ -143,7 +139,7 @@ class ServedModel:
     async def _answer(self, asked: list[_Asked]) -> list[Prediction]:
         with in_batch([one.spans for one in asked]):
             images = np.stack([one.image for one in asked])
-            return await _run_behind(self._threads, self.loaded.predict_batch, images)
+            return await run_behind(self._threads, self.loaded.predict_batch, images)
 
     def _observe(self, report: BatchReport) -> None:
         self._metrics.observe_batch(self.manifest, len(report.waited))
@@ -246,7 +242,7 @@ class Fleet:
     async def _exchange(self) -> None:
         known = {digest: served.loaded for digest, served in self._served.items()}
         try:
-            registry = await _run_behind(None, self._load, known)
+            registry = await run_behind(None, self._load, known)
         except ArtifactError as error:
             logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
             raise
@@ -359,22 +355,10 @@ class Fleet:
 
     async def _give_memory_back(self) -> None:
         """What reading and compiling took, and what a retired model held."""
-        await _run_behind(self._threads, give_memory_back)
+        await run_behind(self._threads, give_memory_back)
 
     async def _warm_up(self, model: LoadedModel) -> None:
         """Run every batch size once: kernels are chosen at the first call of a shape."""
         for size in range(1, self.limits.max_items + 1):
             blank = np.zeros((size, MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3), np.uint8)
-            await _run_behind(self._threads, model.engine.predict, blank)
-
-
-async def _run_behind(
-    threads: anyio.CapacityLimiter | None, function: Callable[..., Result], *arguments: object
-) -> Result:
-    """Run a function in one of some threads, or of anyio's own, behind the event loop."""
-
-    def work() -> Result:
-        work_behind_the_event_loop()
-        return function(*arguments)
-
-    return await to_thread.run_sync(work, limiter=threads)
+            await run_behind(self._threads, model.engine.predict, blank)

@@ -5,12 +5,17 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
+import anyio
 import cv2
 import numpy as np  # noqa: F401  loads the BLAS that is limited here
+from anyio import to_thread
 from threadpoolctl import threadpool_limits
+
+Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -55,6 +60,18 @@ def work_behind_the_event_loop() -> None:
     with suppress(OSError):
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + _BEHIND, 19))
+
+
+async def run_behind(
+    threads: anyio.CapacityLimiter | None, function: Callable[..., Result], *arguments: object
+) -> Result:
+    """Run a function in one of some threads, or of anyio's own, behind the event loop."""
+
+    def work() -> Result:
+        work_behind_the_event_loop()
+        return function(*arguments)
+
+    return await to_thread.run_sync(work, limiter=threads)
 
 
 def give_memory_back() -> None:
