@@ -3,13 +3,10 @@
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import aiohttp
-
+from tests.bench.connections import Connections, connect
 from tests.bench.servers import Call
 
 LOST: Final = 0
@@ -54,15 +51,6 @@ class Load:
         }
 
 
-@asynccontextmanager
-async def connect() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client with as many connections as it needs."""
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=_CLIENT_SECONDS)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        yield session
-
-
 async def closed_loop(port: int, call: Call, concurrency: int, seconds: float) -> Load:
     """Callers who each send the next request when the last one is answered.
 
@@ -73,12 +61,12 @@ async def closed_loop(port: int, call: Call, concurrency: int, seconds: float) -
         seconds: How long they begin new requests.
     """
     load = Load()
-    async with connect() as session:
+    async with connect() as connections:
         started = time.perf_counter()
 
         async def caller() -> None:
             while time.perf_counter() - started < seconds:
-                load.add(*await ask(session, port, call))
+                load.add(*await ask(connections, port, call))
 
         await asyncio.gather(*(caller() for _ in range(concurrency)))
         load.seconds = time.perf_counter() - started
@@ -96,28 +84,33 @@ async def open_loop(port: int, call: Call, rate: float, seconds: float) -> Load:
     """
     load = Load()
 
-    async def send(session: aiohttp.ClientSession) -> None:
-        load.add(*await ask(session, port, call))
+    async def send(connections: Connections) -> None:
+        load.add(*await ask(connections, port, call))
 
-    async with connect() as session, asyncio.TaskGroup() as requests:
+    async with connect() as connections, asyncio.TaskGroup() as requests:
         started = time.perf_counter()
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
-            requests.create_task(send(session))
+            requests.create_task(send(connections))
     load.seconds = time.perf_counter() - started
     return load
 
 
-async def ask(session: aiohttp.ClientSession, port: int, call: Call) -> tuple[int, float]:
+async def ask(connections: Connections, port: int, call: Call) -> tuple[int, float]:
     """Send a request: its status, and seconds to the answer's last byte."""
     started = time.perf_counter()
-    url = f"http://127.0.0.1:{port}{call.path}"
-    method = "POST" if call.body else "GET"
-    headers = {"Content-Type": call.content_type} if call.body else {}
     try:
-        async with session.request(method, url, data=call.body or None, headers=headers) as answer:
-            await answer.read()
-            status = answer.status
-    except (aiohttp.ClientError, ConnectionError, TimeoutError):
+        async with asyncio.timeout(_CLIENT_SECONDS):
+            status = await connections.send(port, call)
+    except (OSError, TimeoutError):
         status = LOST
     return status, time.perf_counter() - started
+
+
+def together(loads: list[Load]) -> Load:
+    """Several loads as one."""
+    whole = Load(sum(load.seconds for load in loads))
+    for load in loads:
+        for status, times in load.latencies.items():
+            whole.latencies.setdefault(status, []).extend(times)
+    return whole

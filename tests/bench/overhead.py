@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.client import Load, ask, connect
+from tests.bench.client import Load, ask
+from tests.bench.connections import connect
 from tests.bench.servers import Call, Server
 from tests.bench.setup import Bench
 
@@ -71,9 +72,9 @@ def _bare(folder: Path, jpeg: Path) -> Iterator[_Bare]:
 async def _take_turns(server: Server, call: Call, bare: _Bare, rounds: int) -> tuple[float, float]:
     """Medians in milliseconds, of the bare work and of the service."""
     alone, load = [], Load()
-    async with connect() as session:
+    async with connect() as connections:
         for _ in range(rounds + WARM_UP):
             alone.append(bare.work())
-            load.add(*await ask(session, server.port, call))
+            load.add(*await ask(connections, server.port, call))
     served = load.latencies[200]
     return statistics.median(alone[WARM_UP:]) * 1e3, statistics.median(served[WARM_UP:]) * 1e3

@@ -203,12 +203,13 @@ def _peers(found: dict[str, Any], images: Path) -> list[str]:
 def _overload(found: dict[str, Any], _images: Path) -> list[str]:
     statuses = ", ".join(f"{n:,} x {status}" for status, n in found["statuses"].items())
     memory = f"{found['resident_mb_before']} / {found['resident_mb_after']}"
+    before, after = found["capacity_before_and_after"]
     return [
         "## Overload",
         "",
         f"{found['offered_per_second']:.0f} requests a second for {found['seconds']:.0f} s where "
-        f"{found['capacity_per_second']:.0f} can be answered: {statuses} (0 would be a lost "
-        "connection).",
+        f"{found['capacity_per_second']:.0f} can be answered, the mean of {before:.1f} before and "
+        f"{after:.1f} afterwards: {statuses} (0 would be a lost connection).",
         "",
         *_table(
             ["", ""],

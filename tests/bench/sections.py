@@ -2,10 +2,7 @@
 
 import asyncio
 import itertools
-import json
 import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,18 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from app.domain.manifest import read_manifest, write_manifest
 from app.inference.runtimes import engine_maker
 from tests.bench import bare
-from tests.bench.client import LOST, Load, ask, closed_loop, connect, open_loop
+from tests.bench.client import Load, closed_loop, together
 from tests.bench.heatmap_share import heatmap_share
 from tests.bench.overhead import overhead
+from tests.bench.pressure import overload, reloads, stop
 from tests.bench.servers import (
     PEERS,
-    Call,
-    Server,
     ServerError,
-    raw_call,
     serve_peer,
 )
 from tests.bench.setup import Bench
@@ -34,16 +28,8 @@ from tests.bench.viewer import drop_to_result
 
 CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32)
 PEER_CONCURRENCIES: Final = (1, 16, 32)
-OVERLOAD: Final = 3.0
-HEALTH_INTERVAL_SECONDS: Final = 0.1
-NUM_RELOADS: Final = 10
-SETTLE_SECONDS: Final = 5.0
-"""After a new version answers, the old one ends its last requests and is let go."""
-
-NUM_STOPPED: Final = 200
 FOLDER_SIZES: Final = (8, 520)
 NUM_FOLDER_ROUNDS: Final = 3
-_READY: Final = Call("/health/ready", b"", "")
 
 
 def stages(bench: Bench) -> dict[str, Any]:
@@ -88,7 +74,7 @@ def latency(bench: Bench) -> dict[str, Any]:
 
 def peers(bench: Bench) -> dict[str, Any]:
     """The default model in float32 OpenVINO under the service and its peers, in two rounds."""
-    artifact = _default_artifact(bench)
+    artifact = bench.default_artifact()
     found: dict[str, Any] = {}
     with ExitStack() as running:
         targets = {
@@ -109,127 +95,10 @@ def peers(bench: Bench) -> dict[str, Any]:
                 load = asyncio.run(closed_loop(server.port, call, n, bench.seconds))
                 loads.setdefault((name, n), []).append(load)
         for (name, n), parts in loads.items():
-            found.setdefault(name, {})[str(n)] = _together(parts).summary()
+            found.setdefault(name, {})[str(n)] = together(parts).summary()
         for name, (server, _) in targets.items():
             found[name]["resident_mb"] = round(server.resident_mb())
     return found
-
-
-def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
-    """Three times the requests that the service can answer, and what becomes of them."""
-    artifact = _default_artifact(bench)
-    call = bench.call(artifact)
-    with bench.project("openvino") as server:
-        capacity = asyncio.run(closed_loop(server.port, call, 16, 2 * bench.seconds)).throughput()
-        before = server.resident_mb()
-        load, health = asyncio.run(_overload(server, call, OVERLOAD * capacity, seconds))
-        after = server.resident_mb()
-    return {
-        "capacity_per_second": round(capacity, 2),
-        "offered_per_second": round(OVERLOAD * capacity, 2),
-        "seconds": seconds,
-        "goodput_share": round(load.throughput() / capacity, 4),
-        "statuses": {str(status): len(times) for status, times in load.latencies.items()},
-        "rejected_p50_ms": round(load.quantile(0.5, 503), 2),
-        "rejected_p99_ms": round(load.quantile(0.99, 503), 2),
-        "health_p50_ms": round(health.quantile(0.5), 2),
-        "health_p99_ms": round(health.quantile(0.99), 2),
-        "resident_mb_before": round(before),
-        "resident_mb_after": round(after),
-    }
-
-
-async def _overload(server: Server, call: Call, rate: float, seconds: float) -> tuple[Load, Load]:
-    health = Load()
-
-    async def probe() -> None:
-        async with connect() as session:
-            while True:
-                health.add(*await ask(session, server.port, _READY))
-                await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
-
-    probing = asyncio.create_task(probe())
-    try:
-        return await open_loop(server.port, call, rate, seconds), health
-    finally:
-        probing.cancel()
-
-
-def stop(bench: Bench) -> dict[str, Any]:
-    """SIGTERM while 200 requests are in flight."""
-    call = bench.call(_default_artifact(bench))
-    with bench.project("openvino", max_predictions_in_progress=NUM_STOPPED) as server:
-        load = asyncio.run(_stop(server, call))
-        status = server.process.wait(60)
-    statuses = {str(status): len(times) for status, times in load.latencies.items() if status}
-    lost = len(load.latencies.get(LOST, []))
-    return {"in_flight": NUM_STOPPED, "statuses": statuses, "lost": lost, "exit_status": status}
-
-
-async def _stop(server: Server, call: Call) -> Load:
-    load = Load()
-    async with connect() as session:
-
-        async def send() -> None:
-            load.add(*await ask(session, server.port, call))
-
-        async with asyncio.TaskGroup() as requests:
-            for _ in range(NUM_STOPPED):
-                requests.create_task(send())
-            await asyncio.sleep(1.0)
-            server.process.send_signal(signal.SIGTERM)
-    return load
-
-
-def reloads(bench: Bench) -> dict[str, Any]:
-    """Ten reloads, each of a new version of the default model, while requests are answered."""
-    original = _default_artifact(bench)
-    with TemporaryDirectory(prefix="bench-models-") as scratch:
-        folder = Path(scratch) / original.parent.name / original.name
-        shutil.copytree(original, folder)
-        with bench.project("openvino", models_dir=scratch) as server:
-            call = raw_call(bench.jpeg)
-            loads = [asyncio.run(closed_loop(server.port, call, 4, bench.seconds))]
-            memory = [_settled_mb(server)]
-            for _ in range(NUM_RELOADS):
-                folder = _next_version(folder)
-                server.process.send_signal(signal.SIGHUP)
-                loads.append(asyncio.run(closed_loop(server.port, call, 4, bench.seconds)))
-                served = _wait_for_version(server.port, int(folder.name))
-                memory.append(_settled_mb(server))
-    load = _together(loads)
-    return {
-        "reloads": served - int(original.name),
-        "resident_mb": [round(megabytes) for megabytes in memory],
-        "growth_share": round(memory[-1] / memory[0] - 1.0, 4),
-        "statuses": {str(status): len(times) for status, times in load.latencies.items()},
-    }
-
-
-def _settled_mb(server: Server) -> float:
-    time.sleep(SETTLE_SECONDS)
-    return server.resident_mb()
-
-
-def _wait_for_version(port: int, version: int) -> int:
-    """The version that is served, the expected one as soon as it is; a reload takes its time."""
-    give_up = time.monotonic() + 120
-    while True:
-        listed = subprocess.check_output(["curl", "-s", f"http://127.0.0.1:{port}/models"])
-        served = int(json.loads(listed)["models"][0]["version"])
-        if served >= version or time.monotonic() > give_up:
-            return served
-        time.sleep(0.05)
-
-
-def _next_version(folder: Path) -> Path:
-    """Give an artifact the next version number; nothing else of it changes."""
-    manifest, _ = read_manifest(folder)
-    following = manifest.model_copy(update={"version": manifest.version + 1})
-    renamed = folder.with_name(str(following.version))
-    folder.rename(renamed)
-    write_manifest(renamed, following)
-    return renamed
 
 
 def start(bench: Bench) -> dict[str, Any]:
@@ -286,20 +155,6 @@ def viewer(bench: Bench) -> dict[str, Any]:
     # By default a drawn lesion gets a refusal, which is less to show.
     with bench.project("openvino", out_of_distribution_gate="advise") as server:
         return drop_to_result(f"http://127.0.0.1:{server.port}", bench.jpeg, bench.rounds)
-
-
-def _default_artifact(bench: Bench) -> Path:
-    """Of the model that answers where none is named."""
-    return max(bench.artifacts, key=lambda f: read_manifest(f)[0].metrics.balanced_accuracy.value)
-
-
-def _together(loads: list[Load]) -> Load:
-    """Several loads as one."""
-    whole = Load(sum(load.seconds for load in loads))
-    for load in loads:
-        for status, times in load.latencies.items():
-            whole.latencies.setdefault(status, []).extend(times)
-    return whole
 
 
 SECTIONS: Final = {

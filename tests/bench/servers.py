@@ -22,6 +22,9 @@ ENVIRONMENTS: Final = REPOSITORY / "runs" / "bench-peers"
 """A virtual environment for each peer: their requirements exclude each other."""
 
 START_SECONDS: Final = 120.0
+PROBE_SECONDS: Final = 15.0
+"""Of one request at the start: some servers accept what no worker is there to answer yet."""
+
 STOP_SECONDS: Final = 60.0
 _UV: Final = REPOSITORY / ".tools" / "bin" / "uv"
 _SHARED_PACKAGES: Final = (
@@ -33,6 +36,7 @@ _SHARED_PACKAGES: Final = (
     "pillow",
     "threadpoolctl",
     "pydantic",
+    "python-multipart",
 )
 
 
@@ -222,11 +226,13 @@ def _await_answer(child: "subprocess.Popen[bytes]", port: int, log: Path, probe:
     give_up = time.monotonic() + START_SECONDS
     headers = {"Content-Type": probe.content_type} if probe.body else {}
     request = Request(f"http://127.0.0.1:{port}{probe.path}", probe.body or None, headers)
+    refused: Exception | None = None
     while time.monotonic() < give_up and child.poll() is None:
         try:
-            with urlopen(request, timeout=START_SECONDS):
+            with urlopen(request, timeout=PROBE_SECONDS):
                 return
-        except (URLError, ConnectionError, TimeoutError):
+        except (URLError, ConnectionError, TimeoutError) as error:
+            refused = error
             time.sleep(0.02)
     tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    raise ServerError(f"No answer from {child.args!r}:\n{tail}")
+    raise ServerError(f"No answer from {child.args!r}: {refused}\n{tail}")

@@ -31,6 +31,12 @@ class Bench:
     logs: Path
     ports: Iterator[int]
 
+    def default_artifact(self) -> Path:
+        """Of the model that answers where none is named."""
+        return max(
+            self.artifacts, key=lambda f: read_manifest(f)[0].metrics.balanced_accuracy.value
+        )
+
     def log(self, name: str) -> Path:
         """A server's log."""
         return self.logs / f"{name.replace(' ', '_').replace(',', '')}.log"

@@ -7,13 +7,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.request import Request, urlopen
 
 import typer
 from matplotlib.figure import Figure
 
 from app.audit import log_files, read_head
 from tests.bench.__main__ import FIRST_PORT, example_jpeg
-from tests.bench.client import LOST, Load, ask, closed_loop, connect
+from tests.bench.client import LOST, Load, ask, closed_loop
+from tests.bench.connections import HOST, connect
 from tests.bench.servers import Call, Server, raw_call, serve_project
 from training.hardware import describe_hardware
 from training.provenance import running_code
@@ -87,7 +89,7 @@ def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict
     found = closed_loop(server.port, call, CAPACITY_CALLERS, CAPACITY_SECONDS)
     capacity = asyncio.run(found).throughput()
     intervals = asyncio.run(steady(server, call, SHARE * capacity, num_intervals, seconds))
-    answer_bytes = asyncio.run(_answer_bytes(server, call))
+    answer_bytes = _answer_bytes(server, call)
     return {
         "answer_bytes": answer_bytes,
         "capacity_per_second": round(capacity, 2),
@@ -97,12 +99,10 @@ def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict
     }
 
 
-async def _answer_bytes(server: Server, call: Call) -> int:
-    url = f"http://127.0.0.1:{server.port}{call.path}"
-    headers = {"Content-Type": call.content_type}
-    async with connect() as session, session.post(url, data=call.body, headers=headers) as answer:
-        answer.raise_for_status()
-        return len(await answer.read())
+def _answer_bytes(server: Server, call: Call) -> int:
+    url = f"http://{HOST}:{server.port}{call.path}"
+    with urlopen(Request(url, call.body, {"Content-Type": call.content_type})) as answer:
+        return len(answer.read())
 
 
 def audit_bytes_per_answer(folder: Path) -> int:
@@ -133,17 +133,17 @@ async def steady(
 
     async def send(load: Load, due: float) -> None:
         late = time.perf_counter() - due
-        status, latency = await ask(session, server.port, call)
+        status, latency = await ask(connections, server.port, call)
         load.add(status, late + latency)
 
-    async with connect() as session, asyncio.TaskGroup() as requests:
+    async with connect() as connections, asyncio.TaskGroup() as requests:
         started = time.perf_counter()
         for number in range(num_intervals * per_interval):
             due = started + number / per_interval * seconds
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             requests.create_task(send(loads[number // per_interval], due))
             if (number + 1) % per_interval == 0:
-                probes.append(requests.create_task(ask(session, server.port, _READY)))
+                probes.append(requests.create_task(ask(connections, server.port, _READY)))
                 ends.append(_look_at(server))
     return [
         Interval(

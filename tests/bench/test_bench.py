@@ -9,7 +9,8 @@ import pytest
 from tests.bench.__main__ import PAGE, RESULTS, example_jpeg
 from tests.bench.overhead import NUM_STARTS, overhead
 from tests.bench.page import write_page
-from tests.bench.sections import overload, reloads, stages, stop, viewer
+from tests.bench.pressure import overload, reloads, stop
+from tests.bench.sections import stages, viewer
 from tests.bench.servers import PEERS
 from tests.bench.setup import Bench
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL, REPOSITORY

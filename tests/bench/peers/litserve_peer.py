@@ -1,10 +1,9 @@
 """LitServe with its dynamic batching."""
 
 import os
-from typing import Any
 
 import litserve
-from fastapi import Response
+from fastapi import Request, Response
 
 from tests.bench.peers.handler import MAX_BATCH_SIZE, Handler
 
@@ -16,8 +15,8 @@ class Api(litserve.LitAPI):
         """Load the model."""
         self.handler = Handler()
 
-    def decode_request(self, request: Any) -> bytes:
-        """The file in the form."""
+    def decode_request(self, request: Request) -> bytes:
+        """The file in the form, which is what LitServe makes of such a request."""
         data: bytes = request["image"].file.read()
         return data
 
