@@ -3,7 +3,6 @@
 Both check every byte first, so that an artifact's manifest is its identity.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -18,6 +17,7 @@ from app.domain.images import RgbImage
 from app.domain.labels import NUM_CLASSES
 from app.domain.manifest import read_manifest, verify_files
 from app.inference.openvino_engine import OpenVinoEngine
+from app.inference.processors import available_processors
 from training.inference_graph import SIGNATURE, stored_variables
 
 _STORED_KEY: Final = "stored/{}/.ATTRIBUTES/VARIABLE_VALUE"
@@ -56,7 +56,7 @@ def _tensorflow_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _openvino_answers(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
-    engine, turn = OpenVinoEngine(folder, num_threads=len(os.sched_getaffinity(0))), Lock()
+    engine, turn = OpenVinoEngine(folder, num_threads=available_processors()), Lock()
 
     def logits(images: RgbImage) -> npt.NDArray[np.float32]:
         with turn:  # replicas ask at once

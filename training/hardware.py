@@ -1,7 +1,8 @@
 """What a figure was measured on."""
 
-import os
 import platform
+
+from app.inference.processors import available_processors
 
 
 def describe_hardware() -> str:
@@ -14,4 +15,4 @@ def describe_hardware() -> str:
     ]
     if gpus:
         return ", ".join(gpus)
-    return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+    return f"{available_processors()} CPU cores ({platform.machine()})"

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from app.inference.processors import available_processors
 from app.inference.runtimes import engine_maker
 from tests.bench import bare
 from tests.bench.client import Load, closed_loop, together
@@ -49,7 +50,7 @@ def stages(bench: Bench) -> dict[str, Any]:
 
 def heatmaps(bench: Bench) -> dict[str, Any]:
     """What heatmaps add to the model's own time."""
-    threads = len(os.sched_getaffinity(0))
+    threads = available_processors()
     return {
         folder.parent.name: heatmap_share(folder, bench.rounds, threads)
         for folder in bench.artifacts

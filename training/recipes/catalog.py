@@ -13,7 +13,10 @@ from training.recipes.lite import (
 )
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
 from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATTENTION
-from training.recipes.transferred import TRANSFERRED_RESNET50V2_ATTENTION
+from training.recipes.transferred import (
+    TRANSFERRED_RESNET50V2_ATTENTION,
+    TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE,
+)
 
 RECIPES: Final[dict[str, Recipe]] = {
     "paper-densenet121": PAPER_DENSENET121,
@@ -26,6 +29,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
+    "transferred-resnet50v2-attention-by-image": TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE,
     "scratch-densenet121": SCRATCH_DENSENET121,
     "scratch-resnet50v2-attention": SCRATCH_RESNET50V2_ATTENTION,
 }

@@ -11,13 +11,17 @@ augmentation, label smoothing, the root of the class weights, half of the loss a
 epochs at 128 pixels; bfloat16.
 
 Test part of protocol `lesion`, once: accuracy 0.7924, balanced accuracy 0.5682.
+
+`fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
+on a split by image as the paper's, taught by the light hybrid of that split
+(`training.recipes.lite`), which has not seen its test part either.
 """
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from training.config import Precision, Stage
+from training.config import Precision, Protocol, Stage
 from training.recipes.lite import LITE_EFFICIENTNET_LITE0
 from training.recipes.paper import PAPER_RESNET50V2_ATTENTION
 
@@ -41,4 +45,11 @@ TRANSFERRED_RESNET50V2_ATTENTION: Final = replace(
         Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=60),
     ),
     precision=Precision.MIXED_BFLOAT16,
+)
+
+TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE: Final = replace(
+    TRANSFERRED_RESNET50V2_ATTENTION,
+    teacher="runs/by-image-models/cnn_efficientnet_lite0/3",
+    protocol=Protocol.PAPER,
+    precision=Precision.FLOAT32,
 )
