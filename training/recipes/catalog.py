@@ -3,7 +3,11 @@
 from typing import Final
 
 from training.config import Recipe
-from training.recipes.distilled import DISTILLED_DENSENET121, DISTILLED_RESNET50V2_ATTENTION
+from training.recipes.distilled import (
+    DISTILLED_DENSENET121,
+    DISTILLED_DENSENET121_CONTINUED,
+    DISTILLED_RESNET50V2_ATTENTION,
+)
 from training.recipes.lite import (
     LITE_EFFICIENTNET_LITE0,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE,
@@ -27,6 +31,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "lite-efficientnet-lite0-by-image-continued": LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     "lite-efficientnet-lite0-by-image-mixed": LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
     "distilled-densenet121": DISTILLED_DENSENET121,
+    "distilled-densenet121-continued": DISTILLED_DENSENET121_CONTINUED,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention-by-image": TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE,

@@ -12,6 +12,8 @@ weights version 3 has too; `training.recipes.transferred` replaced it. CNN-Dense
 0.6941, in bfloat16. The folders of version 1 have left the tree: `git checkout 126ded9 --
 models/NAME/1` brings them back.
 Sizes and epochs are what two hours on 2 such cores allow; CNN-DenseNet121's, an hour.
+`fit distilled-densenet121-continued --data data/lesion --run RUN` goes on from its version 2 at
+twice the image size, two hours more.
 """
 
 from dataclasses import replace
@@ -51,6 +53,15 @@ DISTILLED_DENSENET121: Final = replace(
         Stage(image_size=64, max_epochs=5, learning_rate=1e-3),
         Stage(image_size=112, max_epochs=1, learning_rate=5e-4, steps_per_epoch=100),
         Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=40),
+    ),
+)
+DISTILLED_DENSENET121_CONTINUED: Final = replace(
+    DISTILLED_DENSENET121,
+    initial_model="models/cnn_densenet121/2",
+    seed=DISTILLED_DENSENET121.seed + 1,  # else it would meet the same distortions again
+    stages=(
+        Stage(image_size=128, max_epochs=8, learning_rate=1e-3),
+        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=80),
     ),
 )
 DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(
