@@ -20,8 +20,8 @@ from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.uploads import to_upload
+from app.logs import configure_logging
 from app.settings import Settings
-from app.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from app.inference.judge import Judged

@@ -28,15 +28,10 @@ from app.api.feedback import FEEDBACK_PREFIX, MAX_FEEDBACK_BYTES, Feedback
 from app.api.fhir_answers import FHIR_PREFIX
 from app.api.fhir_errors import SpeakFhir
 from app.api.guard import Guard, check_requirements
-from app.api.middleware import (
-    MULTIPART_OVERHEAD_BYTES,
-    Admit,
-    LimitBody,
-    LimitTime,
-    Observe,
-    SecureHeaders,
-)
+from app.api.limits import MULTIPART_OVERHEAD_BYTES, Admit, LimitBody, LimitTime
+from app.api.observation import Observe
 from app.api.openapi import describe_problems
+from app.api.secure_headers import SecureHeaders
 from app.audit import CARDS_FOLDER, AuditLog, AuditQueue
 from app.domain.errors import DicomSupportMissingError, TracingUnavailableError
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -50,9 +45,9 @@ from app.inference.release import Release, loaded_release, read_release, require
 from app.inference.runtimes import engine_maker
 from app.interop.fhir_access import TokenAccess, open_fhir_server
 from app.interop.fhir_conformance import OPERATION_PATH
+from app.metrics import Metrics
 from app.settings import Settings
 from app.stages import Stages
-from app.telemetry import Metrics
 from app.tracing import Tracing
 
 if TYPE_CHECKING:

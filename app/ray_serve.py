@@ -23,11 +23,11 @@ from ray import serve
 from app.api.cds import MAX_CDS_IN_PROGRESS
 from app.api.deps import Services
 from app.inference.release import Release, read_release
+from app.logs import configure_logging
 from app.main import create_app
 from app.protocol import bounded_protocol
 from app.server import SWITCH_SECONDS, check_exposure
 from app.settings import Settings
-from app.telemetry import configure_logging
 
 NUM_OPERATIONS_PORTS: Final = 16
 """Replicas that one machine can hold, those included that a new deployment replaces."""

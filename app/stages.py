@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter, time_ns
 
-from app.telemetry import Metrics, Named
+from app.metrics import Metrics, Named
 from app.tracing import Tracing, of_model
 
 

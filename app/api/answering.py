@@ -25,8 +25,8 @@ from app.inference.explain import Prediction, explain
 from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
 from app.interop.uploads import read_any_upload
+from app.logs import request_id
 from app.stages import Stages
-from app.telemetry import request_id
 
 Result = TypeVar("Result")
 

@@ -12,7 +12,8 @@ from app.audit import AuditQueue
 from app.domain.errors import AuditUnavailableError
 from app.domain.uploads import Upload
 from app.inference.judge import Judged
-from app.telemetry import Metrics, caller, request_id
+from app.logs import caller, request_id
+from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from app.api.deps import (
 )
 from app.api.errors import domain_problem, unexpected_problem
 from app.api.guard import get_caller, requires
-from app.api.middleware import allowed_seconds
+from app.api.limits import allowed_seconds
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
 from app.domain.heatmaps import HeatmapRequest

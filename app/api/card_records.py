@@ -6,7 +6,8 @@ from app.audit import AuditQueue
 from app.domain.errors import AuditUnavailableError
 from app.interop.cds_hooks import SERVICE_ID, FiledAnswer, HookRequest
 from app.interop.fhir_codes import Json
-from app.telemetry import Metrics, caller, request_id
+from app.logs import caller, request_id
+from app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
 from app.inference.fleet import Fleet, Served
 from app.interop.uploads import DICOM_MEDIA_TYPE
+from app.metrics import Metrics
 from app.stages import Stages
-from app.telemetry import Metrics
 from app.tracing import Tracing
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from app.interop.dicom_files import read_object
 from app.interop.dicom_intake import admit
 from app.interop.dicom_jobs import Job, State
 from app.interop.dicom_queue import MAX_WAIT_SECONDS, JobQueue
-from app.telemetry import caller, request_id
+from app.logs import caller, request_id
 
 UNKNOWN_CALLER: Final = "dicom-worker"
 """In the audit log, of jobs from before callers were kept."""

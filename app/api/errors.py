@@ -48,7 +48,7 @@ from app.domain.errors import (
     TracingUnavailableError,
     is_exhaustion,
 )
-from app.telemetry import request_id
+from app.logs import request_id
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 PROBLEM_KEY: Final = "dermhybrid.problem"

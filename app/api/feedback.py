@@ -20,7 +20,8 @@ from app.domain.errors import AuditUnavailableError
 from app.domain.feedback import DiagnosisSource
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.feedback import find_answer
-from app.telemetry import Metrics, caller
+from app.logs import caller
+from app.metrics import Metrics
 
 FEEDBACK_PREFIX: Final = "/feedback/"
 MAX_FEEDBACK_BYTES: Final = 1024

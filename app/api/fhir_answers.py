@@ -20,7 +20,7 @@ from app.interop.fhir_bundle import make_bundle
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE
 from app.interop.fhir_finding import Classified, Finding, ModelIdentity, Overlay
 from app.interop.fhir_references import REFERENCE_PATTERNS, Context
-from app.telemetry import request_id
+from app.logs import request_id
 
 FHIR_PREFIX: Final = "/fhir/"
 STORED_HEADER: Final = "X-FHIR-Stored"

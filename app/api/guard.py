@@ -21,7 +21,7 @@ from app.access.scopes import OPERATIONS, Caller
 from app.access.scopes import Scope as Permission
 from app.api.errors import domain_problem, problem
 from app.domain.errors import DermHybridError, NotAuthorizedError
-from app.telemetry import caller
+from app.logs import caller
 
 PUBLIC_PATHS: Final = (
     "/",

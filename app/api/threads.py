@@ -6,8 +6,8 @@ from typing import TypeVar
 import anyio
 
 from app.inference.process import run_behind
+from app.metrics import Named
 from app.stages import Asked, Stages
-from app.telemetry import Named
 
 Result = TypeVar("Result")
 

@@ -20,7 +20,7 @@ from app.inference.explain import Prediction
 from app.inference.models import LoadedModel
 from app.inference.process import give_memory_back, run_behind
 from app.inference.registry import ModelRegistry
-from app.telemetry import Metrics
+from app.metrics import Metrics
 from app.tracing import InLine, Tracing, in_batch, of_model, untraced
 
 logger = logging.getLogger(__name__)

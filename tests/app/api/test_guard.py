@@ -26,7 +26,7 @@ from app.api.guard import (
     check_requirements,
     requires,
 )
-from app.api.middleware import SECURITY_HEADERS, SecureHeaders
+from app.api.secure_headers import SECURITY_HEADERS, SecureHeaders
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL

@@ -25,7 +25,7 @@ from app.inference.explain import explain
 from app.inference.fleet import Fleet, ServedModel
 from app.inference.registry import load_registry
 from app.inference.tensorflow_engine import TensorFlowEngine
-from app.telemetry import Metrics
+from app.metrics import Metrics
 from app.tracing import Tracing
 from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
 from tests.tiny_artifact import write_tiny_artifact

@@ -1,16 +1,11 @@
-"""Metrics, JSON logs and the ids in them; no patient data enters any of them.
+"""What is measured of the service; no patient data enters it.
 
-Metric names follow Prometheus's conventions: prefix `dermhybrid_`, base units, labels with
+Names follow Prometheus's conventions: prefix `dermhybrid_`, base units, labels with
 a bounded set of values (route templates, loaded models, the seven classes).
 """
 
-import logging
-import re
-import sys
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from importlib.metadata import version
 from time import perf_counter
 from typing import Final, Literal, Protocol
@@ -26,20 +21,12 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from pythonjsonlogger.core import RESERVED_ATTRS
-from pythonjsonlogger.json import JsonFormatter
 
 from app.answer_metrics import AnswerMetrics
 from app.domain.manifest import Manifest, Runtime
-from app.tracing import current_ids
 
 Role = Literal["serving", "shadow"]
 
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-caller: ContextVar[str] = ContextVar("caller", default="")
-"""Address that the request came from."""
-
-_ACCEPTED_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # A time for each series, which nothing here asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -321,42 +308,3 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus's text format."""
         return generate_latest(self.registry)
-
-
-def new_request_id(proposed: str | None) -> str:
-    """The caller's request id where it is harmless, else a new one."""
-    if proposed is not None and _ACCEPTED_REQUEST_ID.fullmatch(proposed):
-        return proposed
-    return uuid.uuid4().hex
-
-
-def configure_logging(level: str) -> None:
-    """Log JSON lines in UTC to standard output, uvicorn's own messages included.
-
-    Args:
-        level: Of this project's loggers. Libraries stay at warnings: Pillow's debug
-            messages hold EXIF values, which may name a patient.
-    """
-    formatter = JsonFormatter(
-        "{levelname}{name}{message}",
-        style="{",
-        timestamp=True,
-        rename_fields={"levelname": "level", "name": "logger"},
-        reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's, for terminals
-    )
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(formatter)
-    handler.addFilter(_add_ids)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("app").setLevel(level)
-    logging.getLogger("uvicorn").setLevel(logging.INFO)
-
-
-def _add_ids(record: logging.LogRecord) -> bool:
-    if current := request_id.get():
-        record.request_id = current
-    for name, value in current_ids().items():
-        setattr(record, name, value)
-    return True

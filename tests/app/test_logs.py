@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.telemetry import configure_logging, new_request_id
+from app.logs import configure_logging, new_request_id
 from training.synthetic import draw_lesion
 
 MARKER = "PATIENT^MARKER"
