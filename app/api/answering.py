@@ -11,9 +11,9 @@ import numpy as np
 from pydantic_core import to_json
 
 from app.answer_metrics import CountedAnswer
+from app.api.answer_schemas import HeatmapSchema, ImageSchema, PredictionResponse
 from app.api.deps import Services
 from app.api.presenters import model_reference, present_answer
-from app.api.schemas import HeatmapSchema, ImageSchema, PredictionResponse
 from app.api.threads import run_queued, run_timed
 from app.domain.heatmap_checks import HeatmapCheck, check_heatmap
 from app.domain.heatmaps import Heatmap, HeatmapRequest, OverlayFormat, draw_overlay, encode

@@ -9,8 +9,8 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from app.access.scopes import Caller, Scope
+from app.api.answer_schemas import HeatmapSchema
 from app.api.deps import Services
-from app.api.schemas import HeatmapSchema
 from app.domain.errors import FhirServerError, NotAuthorizedError
 from app.domain.heatmap_checks import HeatmapFlag
 from app.domain.labels import LABELS

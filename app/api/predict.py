@@ -6,6 +6,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from app.access.scopes import Scope
+from app.api.answer_schemas import PredictionResponse
 from app.api.answering import Question, answer_image, render_json
 from app.api.deps import (
     IMAGE_FIELD,
@@ -24,7 +25,7 @@ from app.api.fhir_answers import (
     respond_in_fhir,
 )
 from app.api.guard import get_caller, requires
-from app.api.schemas import PredictionResponse, Problem
+from app.api.schemas import Problem
 from app.domain.images import MEDIA_TYPES
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE
 from app.interop.uploads import DICOM_MEDIA_TYPE

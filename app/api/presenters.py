@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from app.api.schemas import (
+from app.api.answer_schemas import (
     AnswerSchema,
     Coding,
     DecisionSchema,
