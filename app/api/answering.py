@@ -22,8 +22,8 @@ from app.domain.labels import CLASSES
 from app.domain.uncertainty import Uncertainty, measure_uncertainty, symmetries
 from app.domain.uploads import Upload
 from app.inference.explain import Prediction, explain
-from app.inference.fleet import Served
 from app.inference.judge import Judged, judge
+from app.inference.served import Served
 from app.interop.uploads import read_any_upload
 from app.logs import request_id
 from app.stages import Stages

@@ -28,7 +28,7 @@ from app.api.limits import allowed_seconds
 from app.api.schemas import BatchLine, Problem
 from app.domain.errors import DeadlineExceededError, DermHybridError
 from app.domain.heatmaps import HeatmapRequest
-from app.inference.fleet import Served
+from app.inference.served import Served
 from app.tracing import IMAGE_INDEX
 
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"

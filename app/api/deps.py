@@ -18,7 +18,8 @@ from app.domain.decision import Gates
 from app.domain.heatmaps import HeatmapMethod, HeatmapRequest, OverlayFormat, choose_method
 from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
-from app.inference.fleet import Fleet, Served
+from app.inference.fleet import Fleet
+from app.inference.served import Served
 from app.interop.uploads import DICOM_MEDIA_TYPE
 from app.metrics import Metrics
 from app.stages import Stages

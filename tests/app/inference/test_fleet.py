@@ -22,8 +22,9 @@ from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 from app.inference.batcher import BatchLimits
 from app.inference.explain import explain
-from app.inference.fleet import Fleet, ServedModel
+from app.inference.fleet import Fleet
 from app.inference.registry import load_registry
+from app.inference.served import ServedModel
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.metrics import Metrics
 from app.tracing import Tracing
