@@ -17,7 +17,8 @@ import numpy.typing as npt
 from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.labels import LABELS
 from app.domain.lesion import find_lesion
-from app.domain.quality import ACCEPTED, QualityIssue, Range, find_issues, measure_quality
+from app.domain.quality import ACCEPTED, QualityIssue, Range, find_issues
+from app.domain.quality_scores import measure_quality
 from training.degradations import DEGRADATIONS
 from training.prepare import Part, PreparedData
 

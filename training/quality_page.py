@@ -122,10 +122,11 @@ def _ranges(measured: dict[str, Any]) -> list[str]:
         "## Accepted ranges",
         "",
         "All scores but `shorter_side` are of the 224 x 224 model input, outside of the "
-        "dermatoscope's black frame (`app/domain/quality.py` has the methods and their sources). "
-        "The columns are percentiles of the training images. A file must have as many pixels as "
-        "the model looks at. `sharpness` depends a little on earlier resizing: the same 42 images "
-        "scored 0.045 lower at 600 x 450 than at 299 x 224, which these were measured from.",
+        "dermatoscope's black frame (`app/domain/quality_scores.py` has the methods and their "
+        "sources). The columns are percentiles of the training images. A file must have as many "
+        "pixels as the model looks at. `sharpness` depends a little on earlier resizing: the same "
+        "42 images scored 0.045 lower at 600 x 450 than at 299 x 224, which these were measured "
+        "from.",
         "",
         *_table(header, rows),
     ]

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from app.domain.images import RgbImage
 from app.domain.lesion import find_lesion
-from app.domain.quality import ACCEPTED, ISSUES, QualityIssue, measure_quality
+from app.domain.quality import ACCEPTED, ISSUES, QualityIssue
+from app.domain.quality_scores import measure_quality
 from tests.conftest import REPOSITORY
 from training.cli import app
 from training.degradations import DEGRADATIONS

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from app.domain.images import RgbImage
-from app.domain.quality import (
-    ACCEPTED,
-    ISSUES,
-    QualityIssue,
-    assess_quality,
-    find_issues,
-    measure_quality,
-)
+from app.domain.quality import ACCEPTED, ISSUES, QualityIssue, assess_quality, find_issues
+from app.domain.quality_scores import measure_quality
 
 SKIN, LESION = (222, 168, 150), (120, 70, 55)
 
