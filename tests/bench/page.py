@@ -190,8 +190,8 @@ def _peers(found: dict[str, Any], images: Path) -> list[str]:
         "",
         "The default model in OpenVINO, float32, with this project's own decoding and overlay "
         "under every server (`tests/bench/peers/`), batches of up to 8 where a server makes them. "
-        "All ran at once and were loaded in turns, twice. Requests a second, in brackets p50 and "
-        "p99 in milliseconds, by callers; memory of all processes in MB.",
+        "All ran at once and were loaded for a few seconds each, in turns. Requests a second, in "
+        "brackets p50 and p99 in milliseconds, by callers; memory of all processes in MB.",
         "",
         *_table(["server", *concurrencies, "MB"], rows),
         "",

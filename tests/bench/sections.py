@@ -29,6 +29,9 @@ from tests.bench.viewer import drop_to_result
 
 CONCURRENCIES: Final = (1, 2, 4, 8, 16, 32)
 PEER_CONCURRENCIES: Final = (1, 16, 32)
+NUM_PEER_ROUNDS: Final = 4
+"""Of a few seconds each: one in a hundred answers is then more than one or two."""
+
 FOLDER_SIZES: Final = (8, 520)
 NUM_FOLDER_ROUNDS: Final = 3
 
@@ -74,7 +77,7 @@ def latency(bench: Bench) -> dict[str, Any]:
 
 
 def peers(bench: Bench) -> dict[str, Any]:
-    """The default model in float32 OpenVINO under the service and its peers, in two rounds."""
+    """The default model in float32 OpenVINO under the service and its peers, taking turns."""
     artifact = bench.default_artifact()
     found: dict[str, Any] = {}
     with ExitStack() as running:
@@ -91,7 +94,7 @@ def peers(bench: Bench) -> dict[str, Any]:
                 continue
             targets[name] = (server, peer.call(bench.jpeg))
         loads: dict[tuple[str, int], list[Load]] = {}
-        for _, n in itertools.product(range(2), PEER_CONCURRENCIES):
+        for _, n in itertools.product(range(NUM_PEER_ROUNDS), PEER_CONCURRENCIES):
             for name, (server, call) in targets.items():
                 load = asyncio.run(closed_loop(server.port, call, n, bench.seconds))
                 loads.setdefault((name, n), []).append(load)
