@@ -5,8 +5,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -29,8 +29,8 @@ from app.api.observation import Observe
 from app.api.openapi import describe_problems
 from app.api.secure_headers import SecureHeaders
 from app.domain.notice import RESEARCH_USE_NOTICE
-from app.inference.batcher import BatchLimits
 from app.inference.fleet import Fleet
+from app.inference.models import Engine
 from app.inference.process import prepare_process
 from app.inference.release import Release
 from app.inference.runtimes import engine_maker
@@ -68,6 +68,7 @@ class _Wiring:
         authenticator: Tells callers apart.
         quota: Of each caller; None for no bound.
         doors: Before what takes long, by path.
+        make_engine: Makes what runs an artifact.
     """
 
     settings: Settings
@@ -79,6 +80,7 @@ class _Wiring:
     authenticator: Authenticator
     quota: Quota | None
     doors: dict[str, Admission]
+    make_engine: Callable[[Path], Engine]
 
 
 def create_app(settings: Settings, release: Release | None = None) -> FastAPI:
@@ -95,6 +97,7 @@ def create_app(settings: Settings, release: Release | None = None) -> FastAPI:
 
     Raises:
         AccessConfigurationError: The callers' credentials cannot be read.
+        ImportError: The runtime's package is not installed.
         TracingUnavailableError: Traces are to be sent, and the extra `otel` is not installed.
     """
     metrics = Metrics()
@@ -109,6 +112,7 @@ def create_app(settings: Settings, release: Release | None = None) -> FastAPI:
         authenticator=parts.make_authenticator(settings),
         quota=parts.make_quota(settings),
         doors=parts.make_doors(settings),
+        make_engine=engine_maker(settings.runtime, settings.model_threads),
     )
     metrics.authentication.set(not wiring.authenticator.is_open)
     app = FastAPI(
@@ -139,7 +143,9 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         check_requirements(app)
         prepare_process()
-        fleet = _make_fleet(wiring)
+        fleet = parts.make_fleet(
+            settings, wiring.release, wiring.make_engine, wiring.metrics, wiring.tracing
+        )
         await fleet.reload()
         services = _open_services(wiring, fleet)
         app.state.services = services
@@ -160,19 +166,6 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
             await asyncio.to_thread(wiring.export.close)
 
     return lifespan
-
-
-def _make_fleet(wiring: _Wiring) -> Fleet:
-    settings = wiring.settings
-    limits = BatchLimits(
-        max_items=settings.max_batch_size,
-        max_wait_seconds=settings.max_batch_wait_seconds,
-        max_waiting=settings.max_predictions_in_progress
-        + settings.max_batches_in_progress * settings.max_batch_size,
-    )
-    make_engine = engine_maker(settings.runtime, settings.model_threads)
-    load = partial(parts.load_models, settings, wiring.release, make_engine)
-    return Fleet(load, limits, wiring.metrics, wiring.tracing)
 
 
 def _open_services(wiring: _Wiring, fleet: Fleet) -> Services:

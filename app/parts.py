@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from app.api.feedback import Feedback
 from app.audit import CARDS_FOLDER, AuditLog, AuditQueue
 from app.domain.errors import TracingUnavailableError
 from app.feedback import FEEDBACK_FOLDER
+from app.inference.batcher import BatchLimits
+from app.inference.fleet import Fleet
 from app.inference.models import Engine, LoadedModel
 from app.inference.registry import ModelRegistry, load_registry
 from app.inference.release import Release, loaded_release, read_release, require_release
@@ -25,6 +28,7 @@ from app.interop.fhir_access import TokenAccess, open_fhir_server
 from app.interop.fhir_conformance import OPERATION_PATH
 from app.metrics import Metrics
 from app.settings import Settings
+from app.tracing import Tracing
 
 if TYPE_CHECKING:
     from app.api.dicom_worker import DicomWorker
@@ -34,7 +38,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_models(
+def make_fleet(
+    settings: Settings,
+    release: Release | None,
+    make_engine: Callable[[Path], Engine],
+    metrics: Metrics,
+    tracing: Tracing,
+) -> Fleet:
+    """A fleet that has loaded nothing yet.
+
+    Args:
+        settings: Say where the models are, and how they are batched.
+        release: The models that it may serve, where they are fixed.
+        make_engine: Makes what runs an artifact.
+        metrics: Where measurements go.
+        tracing: Makes spans.
+    """
+    limits = BatchLimits(
+        max_items=settings.max_batch_size,
+        max_wait_seconds=settings.max_batch_wait_seconds,
+        max_waiting=settings.max_predictions_in_progress
+        + settings.max_batches_in_progress * settings.max_batch_size,
+    )
+    return Fleet(partial(_load_models, settings, release, make_engine), limits, metrics, tracing)
+
+
+def _load_models(
     settings: Settings,
     release: Release | None,
     make_engine: Callable[[Path], Engine],

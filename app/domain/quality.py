@@ -1,4 +1,4 @@
-"""Whether a picture is fit to be classified: named scores, and the ranges that real ones lie in.
+"""Whether a picture is fit to be classified: the ranges that the scores of real ones lie in.
 
 A range ends at percentiles of HAM10000's training part (docs/quality.md says which, and how much of
 what it is meant for each check finds). So an issue says that a picture is unusual among those,

@@ -12,6 +12,7 @@ import typer
 from PIL import Image
 
 from app.inference.process import prepare_process
+from tests.bench.connections import CLIENT
 from tests.bench.page import write_page
 from tests.bench.sections import SECTIONS
 from tests.bench.setup import Bench
@@ -52,6 +53,7 @@ def main(
         results[name] = {
             "hardware": f"{describe_hardware()}, {platform.system()}",
             "git_commit": running_code().git_commit,
+            "client": CLIENT,
             "seconds": seconds,
             "rounds": rounds,
             "results": SECTIONS[name](bench),

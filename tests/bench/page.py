@@ -35,12 +35,13 @@ def write_page(results: dict[str, Any], page: Path) -> None:
 
 
 def _origins(results: dict[str, Any]) -> list[str]:
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for name, section in results.items():
-        groups.setdefault((section["hardware"], section["git_commit"]), []).append(name)
+        origin = section["hardware"], section["git_commit"], section["client"]
+        groups.setdefault(origin, []).append(name)
     return [
-        f"- {', '.join(names)}: {hardware}, commit `{commit}`."
-        for (hardware, commit), names in groups.items()
+        f"- {', '.join(names)}: {hardware}, commit `{commit}`, requests by {client}."
+        for (hardware, commit, client), names in groups.items()
     ]
 
 
@@ -201,7 +202,7 @@ def _peers(found: dict[str, Any], images: Path) -> list[str]:
 
 
 def _overload(found: dict[str, Any], _images: Path) -> list[str]:
-    statuses = ", ".join(f"{n:,} x {status}" for status, n in found["statuses"].items())
+    statuses = _statuses(found["statuses"])
     memory = f"{found['resident_mb_before']} / {found['resident_mb_after']}"
     before, after = found["capacity_before_and_after"]
     return [
@@ -217,10 +218,15 @@ def _overload(found: dict[str, Any], _images: Path) -> list[str]:
                 ["answered, share of the capacity", f"{found['goodput_share']:.2f}"],
                 ["rejected within, p50 / p99, ms", _pair(found, "rejected")],
                 ["`/health/ready`, p50 / p99, ms", _pair(found, "health")],
+                ["`/health/ready`, answers", _statuses(found["health_statuses"])],
                 ["memory before / after, MB", memory],
             ],
         ),
     ]
+
+
+def _statuses(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} x {status}" for status, number in numbers.items())
 
 
 def _pair(found: dict[str, Any], what: str) -> str:
@@ -228,7 +234,7 @@ def _pair(found: dict[str, Any], what: str) -> str:
 
 
 def _stop(found: dict[str, Any], _images: Path) -> list[str]:
-    statuses = ", ".join(f"{n} x {status}" for status, n in found["statuses"].items())
+    statuses = _statuses(found["statuses"])
     return [
         "## Stop",
         "",
@@ -238,7 +244,7 @@ def _stop(found: dict[str, Any], _images: Path) -> list[str]:
 
 
 def _reloads(found: dict[str, Any], _images: Path) -> list[str]:
-    statuses = ", ".join(f"{n} x {status}" for status, n in found["statuses"].items())
+    statuses = _statuses(found["statuses"])
     memory = ", ".join(map(str, found["resident_mb"]))
     return [
         "## Reloads",

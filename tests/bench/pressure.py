@@ -13,7 +13,7 @@ from typing import Any, Final
 from app.domain.manifest import read_manifest, write_manifest
 from tests.bench.client import LOST, Load, ask, closed_loop, open_loop, together
 from tests.bench.connections import connect
-from tests.bench.servers import Call, Server, raw_call
+from tests.bench.servers import READY, Call, Server, raw_call
 from tests.bench.setup import Bench
 
 OVERLOAD: Final = 3.0
@@ -24,7 +24,6 @@ SETTLE_SECONDS: Final = 5.0
 """After a new version answers, the old one ends its last requests and is let go."""
 
 NUM_STOPPED: Final = 200
-_READY: Final = Call("/health/ready", b"", "")
 
 
 def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
@@ -45,6 +44,7 @@ def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
         "seconds": seconds,
         "goodput_share": round(load.throughput() / capacity, 4),
         "statuses": {str(status): len(times) for status, times in load.latencies.items()},
+        "health_statuses": {str(status): len(times) for status, times in health.latencies.items()},
         "rejected_p50_ms": round(load.quantile(0.5, 503), 2),
         "rejected_p99_ms": round(load.quantile(0.99, 503), 2),
         "health_p50_ms": round(health.quantile(0.5), 2),
@@ -65,7 +65,7 @@ async def _overload(server: Server, call: Call, rate: float, seconds: float) -> 
     async def probe() -> None:
         async with connect() as connections:
             while True:
-                health.add(*await ask(connections, server.port, _READY))
+                health.add(*await ask(connections, server.port, READY))
                 await asyncio.sleep(HEALTH_INTERVAL_SECONDS)
 
     probing = asyncio.create_task(probe())

@@ -55,6 +55,10 @@ class Call:
     content_type: str
 
 
+READY: Final = Call("/health/ready", b"", "")
+"""What the service is asked where no prediction is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Another server.
@@ -142,7 +146,7 @@ def serve_project(port: int, log: Path, **settings: Any) -> Iterator[Server]:
     settings.setdefault("out_of_distribution_gate", "advise")
     environment = {name.upper(): str(value) for name, value in settings.items()}
     command = [str(Path(sys.executable).with_name("dermhybrid")), "serve", "--port", str(port)]
-    with _run(command, port, log, environment, Call("/health/ready", b"", "")) as server:
+    with _run(command, port, log, environment, READY) as server:
         yield server
 
 
@@ -235,4 +239,4 @@ def _await_answer(child: "subprocess.Popen[bytes]", port: int, log: Path, probe:
             refused = error
             time.sleep(0.02)
     tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    raise ServerError(f"No answer from {child.args!r}: {refused}\n{tail}")
+    raise ServerError(f"No answer from {child.args!r} (exit {child.poll()}): {refused}\n{tail}")

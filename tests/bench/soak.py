@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from app.audit import log_files, read_head
 from tests.bench.__main__ import FIRST_PORT, example_jpeg
-from tests.bench.client import LOST, Load, ask, closed_loop
+from tests.bench.client import CLIENT_SECONDS, LOST, Load, ask, closed_loop
 from tests.bench.connections import HOST, connect
-from tests.bench.servers import Call, Server, raw_call, serve_project
+from tests.bench.servers import READY, Call, Server, raw_call, serve_project
 from training.hardware import describe_hardware
 from training.provenance import running_code
 from training.readme import MODELS
@@ -27,7 +27,6 @@ PLOT: Final = "soak.png"
 SHARE: Final = 0.7
 CAPACITY_CALLERS: Final = 16
 CAPACITY_SECONDS: Final = 30.0
-_READY: Final = Call("/health/ready", b"", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,8 @@ def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict
 
 def _answer_bytes(server: Server, call: Call) -> int:
     url = f"http://{HOST}:{server.port}{call.path}"
-    with urlopen(Request(url, call.body, {"Content-Type": call.content_type})) as answer:
+    request = Request(url, call.body, {"Content-Type": call.content_type})
+    with urlopen(request, timeout=CLIENT_SECONDS) as answer:
         return len(answer.read())
 
 
@@ -143,7 +143,7 @@ async def steady(
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             requests.create_task(send(loads[number // per_interval], due))
             if (number + 1) % per_interval == 0:
-                probes.append(requests.create_task(ask(connections, server.port, _READY)))
+                probes.append(requests.create_task(ask(connections, server.port, READY)))
                 ends.append(_look_at(server))
     return [
         Interval(

@@ -58,5 +58,8 @@ def test_sections_measure_the_real_service(tiny_models: Path, tmp_path: Path) ->
     assert reloaded["reloads"] == 10
     assert set(reloaded["statuses"]) == {"200"}
     overloaded = overload(bench, seconds=6.0)  # a slow machine, too, has a full house then
+    assert set(overloaded["health_statuses"]) == {"200"}
+    capacities = overloaded["capacity_before_and_after"]
+    assert abs(overloaded["capacity_per_second"] - sum(capacities) / 2.0) < 0.02  # rounded
     assert set(overloaded["statuses"]) <= {"200", "503"}
     assert sum(overloaded["statuses"].values()) == int(overloaded["offered_per_second"] * 6.0)

@@ -13,8 +13,9 @@ epochs at 128 pixels; bfloat16.
 Test part of protocol `lesion`, once: accuracy 0.7924, balanced accuracy 0.5682.
 
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
-on a split by image as the paper's, taught by the light hybrid of that split
-(`training.recipes.lite`), which has not seen its test part either.
+on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image-mixed` exported
+as `runs/by-image-models/cnn_efficientnet_lite0/3` (or `--teacher FOLDER`), has not seen that
+split's test part either.
 """
 
 from dataclasses import replace

@@ -15,8 +15,9 @@ class Api(litserve.LitAPI):
         """Load the model."""
         self.handler = Handler()
 
+    # LitServe reads the annotation: for `Request` it gives the form.
     def decode_request(self, request: Request) -> bytes:
-        """The file in the form, which is what LitServe makes of such a request."""
+        """The file in the form."""
         data: bytes = request["image"].file.read()
         return data
 
