@@ -9,6 +9,9 @@ from typing import Any, Final
 from tests.bench.connections import Connections, connect
 from tests.bench.servers import Call
 
+CAPACITY_CALLERS: Final = 16
+"""Enough to keep every processor busy, and few enough that nobody is refused."""
+
 LOST: Final = 0
 """In place of a status: the connection broke before an answer came."""
 
@@ -40,6 +43,10 @@ class Load:
         ordered = sorted(self.latencies[status])
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3
 
+    def statuses(self) -> dict[str, int]:
+        """How many answers there are of each status, as JSON values."""
+        return {str(status): len(times) for status, times in sorted(self.latencies.items())}
+
     def summary(self) -> dict[str, Any]:
         """Throughput, latencies and statuses as JSON values."""
         return {
@@ -47,7 +54,7 @@ class Load:
             "p50_ms": round(statistics.median(self.latencies[200]) * 1e3, 2),
             "p95_ms": round(self.quantile(0.95), 2),
             "p99_ms": round(self.quantile(0.99), 2),
-            "statuses": {str(status): len(all_) for status, all_ in self.latencies.items()},
+            "statuses": self.statuses(),
         }
 
 
@@ -73,6 +80,17 @@ async def closed_loop(port: int, call: Call, concurrency: int, seconds: float) -
     return load
 
 
+def find_capacity(port: int, call: Call, seconds: float) -> float:
+    """Answers a second of a server that is kept busy.
+
+    Args:
+        port: Of the server.
+        call: What it is asked.
+        seconds: How long it is kept so.
+    """
+    return asyncio.run(closed_loop(port, call, CAPACITY_CALLERS, seconds)).throughput()
+
+
 async def open_loop(port: int, call: Call, rate: float, seconds: float) -> Load:
     """Requests at a steady rate, whether or not earlier ones are answered.
 
@@ -84,14 +102,14 @@ async def open_loop(port: int, call: Call, rate: float, seconds: float) -> Load:
     """
     load = Load()
 
-    async def send(connections: Connections) -> None:
+    async def send() -> None:
         load.add(*await ask(connections, port, call))
 
     async with connect() as connections, asyncio.TaskGroup() as requests:
         started = time.perf_counter()
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
-            requests.create_task(send(connections))
+            requests.create_task(send())
     load.seconds = time.perf_counter() - started
     return load
 

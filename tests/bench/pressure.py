@@ -11,13 +11,20 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from app.domain.manifest import read_manifest, write_manifest
-from tests.bench.client import LOST, Load, ask, closed_loop, open_loop, together
+from tests.bench.client import (
+    LOST,
+    Load,
+    ask,
+    closed_loop,
+    find_capacity,
+    open_loop,
+    together,
+)
 from tests.bench.connections import connect
 from tests.bench.servers import READY, Call, Server, raw_call
 from tests.bench.setup import Bench
 
 OVERLOAD: Final = 3.0
-CAPACITY_CALLERS: Final = 16
 HEALTH_INTERVAL_SECONDS: Final = 0.1
 NUM_RELOADS: Final = 10
 SETTLE_SECONDS: Final = 5.0
@@ -31,11 +38,11 @@ def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
     artifact = bench.default_artifact()
     call = bench.call(artifact)
     with bench.project("openvino") as server:
-        found = _capacity(bench, server, call)
+        found = find_capacity(server.port, call, 2 * bench.seconds)
         before = server.resident_mb()
         load, health = asyncio.run(_overload(server, call, OVERLOAD * found, seconds))
         after = server.resident_mb()
-        again = _capacity(bench, server, call)
+        again = find_capacity(server.port, call, 2 * bench.seconds)
     capacity = (found + again) / 2.0  # the machine's speed moves while it is loaded
     return {
         "capacity_per_second": round(capacity, 2),
@@ -43,8 +50,8 @@ def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
         "offered_per_second": round(OVERLOAD * found, 2),
         "seconds": seconds,
         "goodput_share": round(load.throughput() / capacity, 4),
-        "statuses": {str(status): len(times) for status, times in load.latencies.items()},
-        "health_statuses": {str(status): len(times) for status, times in health.latencies.items()},
+        "statuses": load.statuses(),
+        "health_statuses": health.statuses(),
         "rejected_p50_ms": round(load.quantile(0.5, 503), 2),
         "rejected_p99_ms": round(load.quantile(0.99, 503), 2),
         "health_p50_ms": round(health.quantile(0.5), 2),
@@ -52,11 +59,6 @@ def overload(bench: Bench, seconds: float = 60.0) -> dict[str, Any]:
         "resident_mb_before": round(before),
         "resident_mb_after": round(after),
     }
-
-
-def _capacity(bench: Bench, server: Server, call: Call) -> float:
-    load = closed_loop(server.port, call, CAPACITY_CALLERS, 2 * bench.seconds)
-    return asyncio.run(load).throughput()
 
 
 async def _overload(server: Server, call: Call, rate: float, seconds: float) -> tuple[Load, Load]:
@@ -81,8 +83,8 @@ def stop(bench: Bench) -> dict[str, Any]:
     with bench.project("openvino", max_predictions_in_progress=NUM_STOPPED) as server:
         load = asyncio.run(_stop(server, call))
         status = server.process.wait(60)
-    statuses = {str(status): len(times) for status, times in load.latencies.items() if status}
-    lost = len(load.latencies.get(LOST, []))
+    statuses = load.statuses()
+    lost = statuses.pop(str(LOST), 0)
     return {"in_flight": NUM_STOPPED, "statuses": statuses, "lost": lost, "exit_status": status}
 
 
@@ -122,7 +124,7 @@ def reloads(bench: Bench) -> dict[str, Any]:
         "reloads": served - int(original.name),
         "resident_mb": [round(megabytes) for megabytes in memory],
         "growth_share": round(memory[-1] / memory[0] - 1.0, 4),
-        "statuses": {str(status): len(times) for status, times in load.latencies.items()},
+        "statuses": load.statuses(),
     }
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from app.audit import log_files, read_head
 from tests.bench.__main__ import FIRST_PORT, example_jpeg
-from tests.bench.client import CLIENT_SECONDS, LOST, Load, ask, closed_loop
+from tests.bench.client import CAPACITY_CALLERS, CLIENT_SECONDS, LOST, Load, ask, find_capacity
 from tests.bench.connections import HOST, connect
 from tests.bench.servers import READY, Call, Server, raw_call, serve_project
 from training.hardware import describe_hardware
@@ -25,7 +25,6 @@ RESULTS: Final = Path("docs/results/soak.json")
 PAGE: Final = Path("docs/soak.md")
 PLOT: Final = "soak.png"
 SHARE: Final = 0.7
-CAPACITY_CALLERS: Final = 16
 CAPACITY_SECONDS: Final = 30.0
 
 
@@ -85,8 +84,7 @@ def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict
         num_intervals: How many intervals are measured.
         seconds: Of each.
     """
-    found = closed_loop(server.port, call, CAPACITY_CALLERS, CAPACITY_SECONDS)
-    capacity = asyncio.run(found).throughput()
+    capacity = find_capacity(server.port, call, CAPACITY_SECONDS)
     intervals = asyncio.run(steady(server, call, SHARE * capacity, num_intervals, seconds))
     answer_bytes = _answer_bytes(server, call)
     return {
@@ -147,7 +145,7 @@ async def steady(
                 ends.append(_look_at(server))
     return [
         Interval(
-            statuses={str(s): len(latencies) for s, latencies in sorted(load.latencies.items())},
+            statuses=load.statuses(),
             p50_ms=round(load.quantile(0.5), 1),
             p99_ms=round(load.quantile(0.99), 1),
             ready_ms=round(probe.result()[1] * 1e3, 1),

@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 
 from tests.bench.client import LOST, ask
 from tests.bench.connections import HOST, Connections, connect
-from tests.bench.servers import Call
+from tests.bench.servers import READY, Call
 
 Result = TypeVar("Result")
 
 CALL = Call("/predict?model=a", b"a picture", "image/jpeg")
-PROBE = Call("/health/ready", b"", "")
 SECONDS = 20.0
 """Long before the client's own time-out: nothing here is to wait for that."""
 
@@ -119,7 +118,7 @@ def test_a_connection_is_used_again() -> None:
 
 def test_an_answer_in_chunks_ends_with_the_last_of_them() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\n.\r\n0\r\n\r\n"
-    statuses, script = ask_each(chunked, answered(204), calls=(PROBE, PROBE))
+    statuses, script = ask_each(chunked, answered(204), calls=(READY, READY))
     assert statuses == [200, 204]
     assert script.num_connections == 1
     assert script.requests[0].startswith(b"GET /health/ready HTTP/1.1\r\n")
@@ -145,14 +144,11 @@ def test_what_is_no_http_is_no_answer() -> None:
 
 
 def test_a_server_that_is_not_there_is_no_answer() -> None:
-    async def play(_script: Script, port: int, connections: Connections) -> int:
-        return (await ask(connections, port, CALL))[0]
-
     async def ask_nobody() -> int:
-        async with scripted() as (script, port):
+        async with scripted() as (_, port):
             pass
         async with asyncio.timeout(SECONDS), connect() as connections:
-            return await play(script, port, connections)
+            return (await ask(connections, port, CALL))[0]
 
     assert asyncio.run(ask_nobody()) == LOST
 
