@@ -4,43 +4,50 @@ import asyncio
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.client import Load, ask
 from tests.bench.connections import connect
-from tests.bench.servers import Call, Server
+from tests.bench.servers import PEERS, Call, Server, serve_peer
 from tests.bench.setup import Bench
 
 NUM_STARTS: Final = 3
-"""A process has its luck with the memory that it gets: both are started so often."""
+"""A process has its luck with the memory that it gets: all are started so often."""
 
 WARM_UP: Final = 5
+PLAIN: Final = "FastAPI, async def"
+"""The peer that shows what the framework and HTTP add by themselves."""
 
 
 def overhead(bench: Bench) -> dict[str, Any]:
-    """A request of the service beside the bare work in a process of its own, taking turns."""
+    """A request of the service, of plain FastAPI, and the bare work in a process, taking turns."""
     found: dict[str, Any] = {}
     jpeg = bench.log("image").with_suffix(".jpg")
     jpeg.parent.mkdir(parents=True, exist_ok=True)
     jpeg.write_bytes(bench.jpeg)
-    pairs: dict[str, list[tuple[float, float]]] = {}
+    starts: dict[str, list[tuple[float, ...]]] = {}
     for _ in range(NUM_STARTS):
         with bench.project("openvino") as server:
             for folder in bench.artifacts:
-                with _bare(folder, jpeg) as bare:
-                    turns = _take_turns(server, bench.call(folder), bare, bench.rounds)
-                    pairs.setdefault(folder.parent.name, []).append(asyncio.run(turns))
-    for name, measured in pairs.items():
-        bare_ms, served_ms = (statistics.median(values) for values in zip(*measured, strict=True))
+                with _bare(folder, jpeg) as bare, _plain(bench, folder) as plain:
+                    asked = (server, bench.call(folder)), (plain, PEERS[PLAIN].call(bench.jpeg))
+                    turns = asyncio.run(_take_turns(bare, asked, bench.rounds))
+                    starts.setdefault(folder.parent.name, []).append(turns)
+    for name, measured in starts.items():
+        bare_ms, served_ms, plain_ms = (
+            statistics.median(values) for values in zip(*measured, strict=True)
+        )
         found[name] = {
             "bare_p50_ms": round(bare_ms, 2),
             "service_p50_ms": round(served_ms, 2),
+            "plain_p50_ms": round(plain_ms, 2),
             "overhead_ms": round(served_ms - bare_ms, 2),
             "overhead_share": round(served_ms / bare_ms - 1.0, 4),
-            "by_start_ms": [round(served - alone, 2) for alone, served in measured],
+            "plain_overhead_ms": round(plain_ms - bare_ms, 2),
+            "by_start_ms": [round(served - alone, 2) for alone, served, _ in measured],
         }
     return found
 
@@ -69,12 +76,20 @@ def _bare(folder: Path, jpeg: Path) -> Iterator[_Bare]:
         yield _Bare(process)  # it ends where its input does
 
 
-async def _take_turns(server: Server, call: Call, bare: _Bare, rounds: int) -> tuple[float, float]:
-    """Medians in milliseconds, of the bare work and of the service."""
-    alone, load = [], Load()
+def _plain(bench: Bench, folder: Path) -> AbstractContextManager[Server]:
+    log, port = bench.log(f"overhead {PLAIN}"), next(bench.ports)
+    return serve_peer(PEERS[PLAIN], port, log, folder, bench.jpeg)
+
+
+async def _take_turns(
+    bare: _Bare, asked: Sequence[tuple[Server, Call]], rounds: int
+) -> tuple[float, ...]:
+    """Medians in milliseconds, of the bare work and of each server."""
+    alone, loads = [], [Load() for _ in asked]
     async with connect() as connections:
         for _ in range(rounds + WARM_UP):
             alone.append(bare.work())
-            load.add(*await ask(connections, server.port, call))
-    served = load.latencies[200]
-    return statistics.median(alone[WARM_UP:]) * 1e3, statistics.median(served[WARM_UP:]) * 1e3
+            for load, (server, call) in zip(loads, asked, strict=True):
+                load.add(*await ask(connections, server.port, call))
+    columns = [alone, *(load.latencies[200] for load in loads)]
+    return tuple(statistics.median(column[WARM_UP:]) * 1e3 for column in columns)

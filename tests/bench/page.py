@@ -128,9 +128,10 @@ def _overhead(found: dict[str, Any], _images: Path) -> list[str]:
         [
             model,
             f"{f['bare_p50_ms']:.1f}",
+            f"{f['plain_p50_ms']:.1f} ({f['plain_overhead_ms']:+.1f})",
             f"{f['service_p50_ms']:.1f}",
             f"{f['overhead_ms']:+.1f} ({f['overhead_share']:+.1%})",
-            ", ".join(f"{ms:+.1f}" for ms in f.get("by_start_ms", ())),
+            ", ".join(f"{ms:+.1f}" for ms in f["by_start_ms"]),
         ]
         for model, f in found.items()
     ]
@@ -138,10 +139,12 @@ def _overhead(found: dict[str, Any], _images: Path) -> list[str]:
         "## What the service adds",
         "",
         "A request at concurrency 1 beside decoding, model and overlay in a process without a "
-        "server, taking turns; OpenVINO, milliseconds. Both are started several times, for a "
-        "process has its luck with the memory that it gets; medians over the starts.",
+        "server, taking turns; OpenVINO, milliseconds. The same work in a handler of plain FastAPI "
+        "(`tests/bench/peers/async_def.py`: no checks, limits, batches, log or metrics) shows what "
+        "the framework, HTTP and the client take by themselves. All are started several times, "
+        "for a process has its luck with the memory that it gets; medians over the starts.",
         "",
-        *_table(["model", "bare", "service", "more", "by start"], rows),
+        *_table(["model", "bare", "plain FastAPI", "service", "more", "by start"], rows),
     ]
 
 

@@ -47,6 +47,7 @@ def test_sections_measure_the_real_service(tiny_models: Path, tmp_path: Path) ->
     assert added.keys() == {PLAIN_MODEL, ATTENTION_MODEL}
     for found in added.values():
         assert found["bare_p50_ms"] > 0
+        assert found["plain_p50_ms"] > 0
         assert len(found["by_start_ms"]) == NUM_STARTS
     page = viewer(bench)
     assert 0 < page["service_p50_ms"] < page["shown_p50_ms"]
