@@ -14,14 +14,13 @@ import numpy.typing as npt
 from app.audit import log_files
 from app.domain.decision import disagreement
 from app.domain.feedback import DiagnosisSource
+from app.domain.intervals import wilson
 from app.domain.labels import LABELS
 from app.domain.measurements import Metrics
 from app.feedback import FEEDBACK_FOLDER
 
 NUM_BINS: Final = 15
 """Of confidence, equally wide, as in `Metrics.reliability`."""
-_Z: Final = 1.959963984540054
-"""Of a two-sided 95 % interval."""
 _STRENGTH: Final = {source: rank for rank, source in enumerate(reversed(DiagnosisSource))}
 
 
@@ -133,17 +132,6 @@ def _records(directory: Path) -> Iterator[dict[str, Any]]:
 
 def _bin(confidence: float) -> int:
     return min(NUM_BINS - 1, max(0, math.ceil(confidence * NUM_BINS) - 1))
-
-
-def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
-    if not total:
-        return 0.0, 1.0
-    share, square = hits / total, _Z * _Z
-    middle = (share + square / (2 * total)) / (1 + square / total)
-    spread = share * (1 - share) / total + square / (4 * total * total)
-    half = _Z * math.sqrt(spread) / (1 + square / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True)

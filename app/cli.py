@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from app.access.scopes import Scope
+from app.domain.captions import append_caption, describe_heatmap
 from app.domain.errors import (
     AccessConfigurationError,
     DermHybridError,
@@ -18,7 +19,7 @@ from app.domain.errors import (
 )
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
-from app.domain.notice import RESEARCH_USE_NOTICE
+from app.domain.notice import RESEARCH_USE_NOTICE, SHORT_NOTICE
 from app.domain.uploads import to_upload
 from app.logs import configure_logging
 from app.settings import Settings
@@ -112,8 +113,11 @@ def predict(
         table.add_row(escape(outcome.path.name), *_cells(judged))
         if overlays is not None and not judged.rejected:
             overlays.mkdir(parents=True, exist_ok=True)
-            overlay = encode_png(draw_overlay(outcome.upload.picture, explain(judged.prediction)))
-            (overlays / f"{outcome.path.name}.heatmap.png").write_bytes(overlay)
+            heatmap = explain(judged.prediction)
+            words = describe_heatmap(heatmap, judged.model.drawn.qualified_name)
+            drawn = draw_overlay(outcome.upload.picture, heatmap)
+            captioned = append_caption(drawn, [SHORT_NOTICE, f"DermHybrid: {words}"])
+            (overlays / f"{outcome.path.name}.heatmap.png").write_bytes(encode_png(captioned))
     if table.row_count:
         Console().print(table)
     if table.row_count < len(files):

@@ -13,6 +13,7 @@ from app.domain.card import (
 from app.domain.ensemble import EnsembleManifest
 from app.domain.labels import CLASSES, LABELS
 from app.domain.manifest import MODEL_CARD_NAME, Manifest, TrainingProcess
+from app.domain.measurements import Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.rules import DecisionRules
 from training.recipes.transferred import CARRIED_OVER_WEIGHTS
@@ -65,8 +66,8 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"## Results on the {metrics.part} part",
         "",
-        f"{metrics.num_images} images that neither training nor model selection saw, measured "
-        "with the exported graph by `python -m training evaluate`.",
+        f"{metrics.num_images} images that neither training nor the choice of any threshold saw, "
+        "measured with the exported graph by `python -m training evaluate`.",
         "",
         *metrics_lines(metrics),
         "",
@@ -81,7 +82,7 @@ def model_card(manifest: Manifest) -> str:
             for label, row in zip(LABELS, metrics.confusion_matrix, strict=True)
         ),
         "",
-        *_rules(manifest.decision),
+        *_rules(manifest.decision, metrics),
         *_quantized_lines(manifest),
         "## Limits",
         "",
@@ -148,7 +149,7 @@ def ensemble_card(manifest: EnsembleManifest) -> str:
         "",
         *reliability_lines(manifest.metrics),
         "",
-        *_rules(manifest.decision),
+        *_rules(manifest.decision, manifest.metrics),
         "## Limits",
         "",
         *(f"- {limit}" for limit in limits(manifest)),
@@ -157,8 +158,8 @@ def ensemble_card(manifest: EnsembleManifest) -> str:
     return "\n".join(lines)
 
 
-def _rules(rules: DecisionRules | None) -> list[str]:
-    return ["## When an answer is reported", "", *rules_lines(rules)] if rules else []
+def _rules(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
+    return ["## When an answer is reported", "", *rules_lines(rules, metrics)] if rules else []
 
 
 _LEAK: Final = {

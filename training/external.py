@@ -13,6 +13,7 @@ OUTPUT/
 ```
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,9 @@ MAX_LABELS_BYTES: Final = 64 << 20
 _LIMITS: Final = ImageLimits()
 _SEED: Final = 20180814
 _SHOWN: Final = 20
+_ISIC_NAME: Final = re.compile(r"ISIC_(\d{7})(?:\.\w+)?")
+_HAM10000: Final = range(24306, 34321)
+"""Numbers in the ISIC Archive of HAM10000's 10,015 images, the training images of ISIC 2018."""
 
 
 def evaluate_external(
@@ -83,6 +87,9 @@ def evaluate_external(
         "",
         f"{metrics.num_images} images. {RESEARCH_USE_NOTICE}",
         "",
+        "Every image is scored, also what the service would reject or refer.",
+        "",
+        *_known_images(table["image"].tolist()),
         *metrics_lines(metrics),
         "",
         *reliability_lines(metrics),
@@ -90,6 +97,25 @@ def evaluate_external(
     ]
     (output / "report.md").write_text("\n".join(lines), encoding="utf-8")
     return metrics
+
+
+def _known_images(names: list[str]) -> list[str]:
+    """A warning where images are HAM10000's own, most of which the models learnt from."""
+    known = [name for name in names if is_from_ham10000(name)]
+    if not known:
+        return []
+    return [
+        f"**{len(known)} of these images are HAM10000's own ({known[0]}, ...), by their names. "
+        "The models learnt from most of them, and their thresholds were chosen on others: these "
+        "figures do not tell how well anything is answered elsewhere.**",
+        "",
+    ]
+
+
+def is_from_ham10000(name: str) -> bool:
+    """Whether a file's name, with or without its suffix, is that of an image of HAM10000."""
+    found = _ISIC_NAME.fullmatch(name)
+    return found is not None and int(found[1]) in _HAM10000
 
 
 def read_labels(path: Path) -> pd.DataFrame:

@@ -12,6 +12,9 @@ OUTPUT: Final = Path("docs/heatmaps.md")
 SAME: Final = 0.5
 """Rank correlation from which two maps count as the same."""
 
+MOSTLY: Final = 0.5
+"""Share of maps that became flat, and cannot be compared, above which the rest says nothing."""
+
 _CURVES: Final = ("deletion", "insertion")
 _BASELINES: Final = {"centre": "a map of the picture's middle", "random": "a random map"}
 _SCOPES: Final = {"head": "its head's weights", "all": "all its weights"}
@@ -75,8 +78,8 @@ def _unfaithful(found: dict[str, Any]) -> list[str]:
 def _unchanged(method: str, found: dict[str, Any]) -> list[str]:
     failed = []
     for scope, words in _SCOPES.items():
-        value = found["shuffled"][scope]["correlation"]
-        if value is not None and abs(value) > SAME:
+        value, constant = (found["shuffled"][scope][key] for key in ("correlation", "constant"))
+        if value is not None and abs(value) > SAME and constant <= MOSTLY:
             # A map from before the head cannot know the answer.
             reason = ": attention lies before the head" if method == "attention" else ""
             end = reason if scope == "head" else ""

@@ -1,5 +1,6 @@
 """Classification figures with bootstrap intervals, from labels and probabilities alone."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
+from app.domain.intervals import wilson
 from app.domain.labels import CLASS_INDEX, LABELS, NUM_CLASSES
 from app.domain.measurements import (
     ClassMetrics,
@@ -52,8 +54,10 @@ def measure(
         num_resamples: How many.
 
     Returns:
-        The figures. Precision is 0 for a class that is never answered; ROC AUC is one class
-        against the others, and 0.5 where a sample lacks the class.
+        The figures. Precision is 0 for a class that is never answered, recall 0 for one that is
+        absent, and their intervals then say that nothing is known: 0 to 1. ROC AUC is one class
+        against the others. Where a bootstrap cannot leave a share of 0 or 1, its interval is
+        Wilson's for as many groups.
     """
     predicted = probabilities.argmax(axis=1)
     counts = _group_draws(groups, np.random.default_rng(seed), num_resamples)
@@ -65,13 +69,14 @@ def measure(
     per_class = {}
     for index, label in enumerate(LABELS):
         positive, score = labels == index, probabilities[:, index].astype(np.float64)
+        right = positive & (predicted == index)
         auc = _roc_auc(positive, score, None)
         aucs = np.array([_roc_auc(positive, score, count) for count in counts])
         per_class[label] = ClassMetrics(
-            precision=_interval(figures["precision"][0, index], spread["precision"][:, index]),
-            recall=_interval(figures["recall"][0, index], spread["recall"][:, index]),
+            precision=_share(right, predicted == index, groups, counts),
+            recall=_share(right, positive, groups, counts),
             f1=_interval(figures["f1"][0, index], spread["f1"][:, index]),
-            roc_auc=_interval(auc, aucs),
+            roc_auc=_unknown(0.5) if math.isnan(auc) else _interval(auc, aucs),
             support=int(positive.sum()),
         )
     return Metrics.model_validate(
@@ -147,8 +152,8 @@ def measure_operating_points(
         measured.append(
             point.model_copy(
                 update={
-                    "sensitivity": _share(positive, is_target, counts),
-                    "specificity": _share(~positive, ~is_target, counts),
+                    "sensitivity": _share(positive, is_target, groups, counts),
+                    "specificity": _share(~positive, ~is_target, groups, counts),
                 }
             )
         )
@@ -187,9 +192,11 @@ def measure_subgroups(
                 "attribute": attribute,
                 "value": str(value),
                 "num_images": num_images,
-                "accuracy": _share(right, inside, counts),
+                "accuracy": _share(right, inside, groups, counts),
                 "num_melanomas": num_melanomas,
-                "melanoma_recall": _share(right, inside & melanoma, counts) if enough else None,
+                "melanoma_recall": _share(right, inside & melanoma, groups, counts)
+                if enough
+                else None,
             }
             subgroups.append(Subgroup.model_validate(subgroup))
     return subgroups
@@ -210,15 +217,33 @@ def share(
         groups: (num_images,) lesion identifiers.
         seed: Of the resamples.
     """
-    return _share(hit, among, _group_draws(groups, np.random.default_rng(seed), NUM_RESAMPLES))
+    counts = _group_draws(groups, np.random.default_rng(seed), NUM_RESAMPLES)
+    return _share(hit, among, groups, counts)
 
 
-def _share(hit: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], counts: Ints) -> Interval:
-    """The share of hits among some images, with its interval over resamples."""
+def _share(
+    hit: npt.NDArray[np.bool_],
+    among: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.object_],
+    counts: Ints,
+) -> Interval:
+    """The share of hits among some images, with its interval over resamples that have such."""
+    if not among.any():
+        return _unknown(0.0)
     both = (hit & among).astype(np.float64)
-    base = among.astype(np.float64)
-    drawn = _divide(counts @ both, counts @ base)
-    return _interval(float(_divide(both.sum(), base.sum())), drawn)
+    value = float(both.sum() / among.sum())
+    if value in (0.0, 1.0):  # so is every resample's
+        total = len(np.unique(groups[among].astype(str)))
+        low, high = wilson(round(value) * total, total)
+        return _interval(value, np.array([low, high]), tail=0.0)
+    bases = counts @ among.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return _interval(value, counts @ both / bases)
+
+
+def _unknown(value: float) -> Interval:
+    """A figure that nothing was measured of."""
+    return Interval(value=value, low=0.0, high=1.0)
 
 
 def _group_draws(
@@ -240,17 +265,15 @@ def _confusion(cell: Ints, counts: Ints) -> Floats:
 
 
 def _rates(confusion: Floats) -> dict[str, Floats]:
+    """Figures of samples; precision and recall are `_share`'s."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     true, answered = confusion.sum(axis=2), confusion.sum(axis=1)
-    recall = _divide(hits, true)
     f1 = _divide(2 * hits, true + answered)
     present = (true > 0).sum(axis=1)
     return {
         "accuracy": _divide(hits.sum(axis=1), confusion.sum(axis=(1, 2))),
-        "balanced_accuracy": _divide(recall.sum(axis=1), present),
+        "balanced_accuracy": _divide(_divide(hits, true).sum(axis=1), present),
         "macro_f1": _divide(f1.sum(axis=1), present),
-        "precision": _divide(hits, answered),
-        "recall": recall,
         "f1": f1,
     }
 
@@ -262,15 +285,18 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _roc_auc(positive: npt.NDArray[np.bool_], score: Floats, weights: Ints | None) -> float:
+    """NaN for a sample without the class, or of nothing else."""
     used = positive if weights is None else positive[weights > 0]
     if not used.any() or used.all():
-        return 0.5
+        return math.nan
     return float(roc_auc_score(positive, score, sample_weight=weights))
 
 
-def _interval(value: float, resampled: Floats) -> Interval:
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+def _interval(
+    value: float, resampled: Floats, *, tail: float = (1.0 - CONFIDENCE) / 2.0
+) -> Interval:
+    """Resamples of which the figure is not defined, NaN, are left out."""
+    low, high = np.nanquantile(resampled, [tail, 1.0 - tail])
     return Interval(
         value=round(float(value), 4), low=round(float(low), 4), high=round(float(high), 4)
     )

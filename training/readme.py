@@ -25,6 +25,7 @@ from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import Manifest, read_manifest
 from training.inference_graph import SIGNATURE
 from training.novelty_page import SOURCE as NOVELTY
+from training.report import malignant_among_reported
 from training.served import title_of
 from training.synthetic import draw_lesion
 
@@ -90,13 +91,14 @@ def decisions_table() -> str:
     novelty: dict[str, Any] = json.loads(NOVELTY.read_text(encoding="utf-8"))
     lines = [
         "| of the test images | reported | referred | rejected | right of what is reported | "
-        f"malignant, reported as benign | of {novelty['num_pictures']} other pictures rejected |",
-        "|---|---|---|---|---|---|---|",
+        "malignant of what is reported | malignant, reported as benign | "
+        f"of {novelty['num_pictures']} other pictures rejected |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for manifest in served():
         rules = manifest.decision
         if rules is None:
-            lines.append(f"| {title_of(manifest)} | none: no rules were measured | | | | | |")
+            lines.append(f"| {title_of(manifest)} | none: no rules were measured | | | | | | |")
             continue
         found = rules.outcome
         shares = " | ".join(f"{v:.1%}" for v in (found.reported, found.referred, found.rejected))
@@ -104,6 +106,7 @@ def decisions_table() -> str:
         lines.append(
             f"| {title_of(manifest)} | {shares} | {found.accuracy.value:.3f} "
             f"({found.accuracy.low:.3f} to {found.accuracy.high:.3f}) | "
+            f"{malignant_among_reported(found, manifest.metrics.num_images)} | "
             f"{found.num_malignant_reported_benign} of {found.num_malignant} | {refused:.1%} |"
         )
     return "\n".join(lines) + "\n"

@@ -1,11 +1,13 @@
 """Figures as Markdown, for the report of an evaluation and for cards."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from app.domain.labels import LABELS
-from app.domain.measurements import Interval, Metrics
+from app.domain.measurements import Interval, Metrics, OperatingPoint
 from app.domain.notice import RESEARCH_USE_NOTICE
-from app.domain.rules import DecisionRules
+from app.domain.rules import DecisionRules, Outcome
 from training.config import Recipe
 
 
@@ -54,6 +56,9 @@ def metrics_lines(metrics: Metrics) -> list[str]:
     ]
     for label in LABELS:
         figures = metrics.per_class[label]
+        if not figures.support:
+            lines.append(f"| {label} | 0 | | | | |")
+            continue
         cells = " | ".join(
             _short(v) for v in (figures.precision, figures.recall, figures.f1, figures.roc_auc)
         )
@@ -66,8 +71,8 @@ def reliability_lines(metrics: Metrics) -> list[str]:
     if metrics.calibration_error is None:
         return []
     lines = [
-        f"Expected calibration error: {metrics.calibration_error:.4f} (15 bins of the answer's "
-        "probability).",
+        f"Expected calibration error: {metrics.calibration_error:.4f} (15 bins of the answered "
+        "class's probability, over all images: no class's own probability was judged).",
         "",
     ]
     if metrics.operating_points:
@@ -110,8 +115,19 @@ def reliability_lines(metrics: Metrics) -> list[str]:
     return lines
 
 
-def rules_lines(rules: DecisionRules | None) -> list[str]:
-    """When an answer is reported, and what came of it on the test part, as Markdown."""
+_ONLY_BENIGN: Final = (
+    " Only answers of a benign class are ever reported, for a malignant one is above the operating "
+    "point of malignancy wherever it is sure enough."
+)
+
+
+def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
+    """When an answer is reported, and what came of it on the test part, as Markdown.
+
+    Args:
+        rules: None where there are none.
+        metrics: With the operating points that the rules apply.
+    """
     if rules is None:
         return []
     outcome, referral = rules.outcome, rules.referral
@@ -119,9 +135,12 @@ def rules_lines(rules: DecisionRules | None) -> list[str]:
         f"Rules chosen on the validation part by `python -m training decide` or `ensemble` (commit "
         f"`{rules.git_commit}`; ADR-0014), measured on the test part: {outcome.reported:.1%} of "
         f"the images are reported, {outcome.referred:.1%} referred to a person, "
-        f"{outcome.rejected:.1%} rejected as out of distribution. Of what is reported, "
-        f"{_short(outcome.accuracy)} is right; {outcome.num_malignant_reported_benign} of "
-        f"{outcome.num_malignant} malignant images are reported as benign.",
+        f"{outcome.rejected:.1%} rejected as out of distribution, the checks of picture quality "
+        f"left aside. Of what is reported, {_short(outcome.accuracy)} is right; "
+        f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant} malignant images are "
+        f"reported as benign, {malignant_among_reported(outcome, metrics.num_images)} of what is "
+        f"reported{_rejected(outcome)}."
+        f"{_ONLY_BENIGN if reports_benign_alone(rules, metrics.operating_points) else ''}",
         "",
         "| reason | rule | share of test images |",
         "|---|---|---|",
@@ -162,6 +181,42 @@ def rules_lines(rules: DecisionRules | None) -> list[str]:
             "together, and nothing is promised for this one.",
         ]
     return [*lines, ""]
+
+
+def malignant_among_reported(outcome: Outcome, num_images: int) -> str:
+    """The share of malignant images among what is reported; its interval where there is one.
+
+    Args:
+        outcome: On the test part.
+        num_images: Of that part.
+    """
+    if outcome.malignant_of_reported is not None:
+        return _short(outcome.malignant_of_reported)
+    num_reported = round(outcome.reported * num_images)
+    return f"{outcome.num_malignant_reported_benign / max(1, num_reported):.3f}"
+
+
+def _rejected(outcome: Outcome) -> str:
+    """Nothing for rules of before that was counted."""
+    number = outcome.num_malignant_rejected
+    return "" if number is None else f"; {number} get no answer"
+
+
+def reports_benign_alone(rules: DecisionRules, points: Sequence[OperatingPoint]) -> bool:
+    """Whether no answer of a malignant class can be sure enough to be reported.
+
+    Its probability would be above the malignant classes' threshold, which refers.
+
+    Args:
+        rules: Of the model.
+        points: Of its calibration.
+    """
+    return any(
+        point.target == "malignancy"
+        and point.required_sensitivity == rules.referring_sensitivity
+        and point.threshold <= rules.referral.min_confidence
+        for point in points
+    )
 
 
 def _rule(reason: str, rules: DecisionRules) -> str:

@@ -6,7 +6,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.decision import Action, Decision, Evidence, Gates, Reason, decide, predicted_set
+from app.domain.decision import (
+    Action,
+    Decision,
+    Evidence,
+    Gates,
+    Reason,
+    decide,
+    lower_thresholds,
+    predicted_set,
+)
 from app.domain.labels import CLASS_INDEX, CLASSES, LABELS, Malignancy
 from app.domain.measurements import Calibration
 from app.domain.rules import (
@@ -75,7 +84,7 @@ def make_rules(
     threshold = _round_up(np.quantile(validation.novelty, ACCEPTED))
     chosen: dict[str, Any] = {
         "git_commit": git_commit,
-        "prediction_sets": [_choose_sets(validation, test, level, seed) for level in COVERAGES],
+        "prediction_sets": _choose_sets(validation, test, seed),
         "max_set_size": MAX_SET_SIZE,
         "referral": _choose_referral(validation, test, seed),
         "referring_sensitivity": REFERRING_SENSITIVITY,
@@ -96,7 +105,7 @@ def make_rules(
 
 
 def conformal_thresholds(
-    probabilities: Floats, labels: Ints, coverage: float
+    probabilities: Floats, labels: Ints, groups: npt.NDArray[np.object_], coverage: float
 ) -> tuple[dict[str, float], list[str]]:
     """Split conformal prediction for each class by itself, with score 1 - p.
 
@@ -107,17 +116,19 @@ def conformal_thresholds(
     Args:
         probabilities: (num_images, 7) float32.
         labels: (num_images,) int64 class indices.
+        groups: (num_images,) lesion identifiers; images of one lesion are no new evidence.
         coverage: In (0, 1).
 
     Returns:
         The least probability that puts each class into a set, rounded down; and the classes
-        of too few images, whose threshold is of all classes together.
+        of too few lesions, whose threshold is of all classes together.
     """
     of_truth = probabilities[np.arange(len(labels)), labels]
     thresholds, pooled = {}, []
     for index, label in enumerate(LABELS):
         scores = of_truth[labels == index]
-        if _rank(len(scores), coverage) > len(scores):
+        num_lesions = len(np.unique(groups[labels == index].astype(str)))
+        if _rank(num_lesions, coverage) > num_lesions:
             pooled.append(label)
             scores = of_truth
         rank = min(_rank(len(scores), coverage), len(scores))
@@ -163,6 +174,10 @@ def measure_outcome(
         rejected=_mean(actions == Action.REJECT),
         accuracy=share(predicted == answers.labels, reported, answers.groups, seed=seed),
         num_malignant=int(is_malignant.sum()),
+        num_malignant_rejected=int((is_malignant & (actions == Action.REJECT)).sum()),
+        malignant_of_reported=share(
+            is_malignant, reported & ~np.isin(predicted, malignant), answers.groups, seed=seed
+        ),
         num_malignant_reported_benign=int(
             (is_malignant & reported & ~np.isin(predicted, malignant)).sum()
         ),
@@ -192,14 +207,31 @@ def _decide_all(
     ]
 
 
-def _choose_sets(
-    validation: Answers, test: Answers, coverage: float, seed: int
-) -> PredictionSetRule:
-    thresholds, pooled = conformal_thresholds(validation.probabilities, validation.labels, coverage)
+def _choose_sets(validation: Answers, test: Answers, seed: int) -> list[PredictionSetRule]:
+    """A rule for each coverage; no threshold is above its class's at a lower coverage."""
+    rules = []
+    least = dict.fromkeys(LABELS, 1.0)
+    for coverage in COVERAGES:
+        found, pooled = conformal_thresholds(
+            validation.probabilities, validation.labels, validation.groups, coverage
+        )
+        least = lower_thresholds(least, found)
+        rules.append(
+            PredictionSetRule(
+                coverage=coverage,
+                thresholds=least,
+                pooled=pooled,
+                measured=_measure_sets(least, test, seed),
+            )
+        )
+    return rules
+
+
+def _measure_sets(thresholds: dict[str, float], test: Answers, seed: int) -> SetCoverage:
     sets = [predicted_set(thresholds, row) for row in test.probabilities]
     hit = np.array([LABELS[label] in s for label, s in zip(test.labels, sets, strict=True)])
     sizes = np.array([len(s) for s in sets])
-    measured = SetCoverage(
+    return SetCoverage(
         coverage=share(hit, np.ones(len(hit), bool), test.groups, seed=seed),
         per_class={
             label: _mean(hit[test.labels == index])
@@ -208,9 +240,6 @@ def _choose_sets(
         },
         mean_size=round(float(sizes.mean()), 4),
         singletons=_mean(sizes == 1),
-    )
-    return PredictionSetRule(
-        coverage=coverage, thresholds=thresholds, pooled=pooled, measured=measured
     )
 
 

@@ -33,7 +33,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
     "confidence": 0.82,
     "calibrated": True,
     "probabilities": dict(zip(LABELS, (0.01, 0.02, 0.07, 0.01, 0.06, 0.82, 0.01), strict=True)),
-    "prediction_sets": [{"coverage": 0.9, "labels": ["nv"]}],
+    "prediction_sets": [{"coverage": 0.9, "labels": ["nv"], "pooled": []}],
     "operating_points": [
         {
             "target": "malignancy",

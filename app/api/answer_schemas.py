@@ -142,6 +142,13 @@ class PredictionSetSchema(BaseModel):
         ),
     ]
     labels: Annotated[list[str], Field(description="By falling probability.", min_length=1)]
+    pooled: Annotated[
+        list[str],
+        Field(
+            description="Classes of too few validation images: nothing is promised for them, and "
+            "the set may lack one where it is the true class."
+        ),
+    ]
 
 
 class OperatingPointSchema(BaseModel):

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from pydicom.dataset import Dataset
 
+from app.domain.captions import describe_heatmap
 from app.domain.heatmaps import draw_overlay
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload
@@ -34,12 +35,7 @@ def make_results(
     if judged.rejected:
         return [report]
     heatmap = explain(judged.prediction)
-    drawn = judged.model.drawn.qualified_name
-    explained = (
-        f"attention of {drawn}"
-        if heatmap.class_index is None
-        else f"Grad-CAM of {drawn} for {LABELS[heatmap.class_index]}"
-    )
+    explained = describe_heatmap(heatmap, judged.model.drawn.qualified_name)
     overlay = draw_overlay(upload.picture, heatmap)
     return [report, make_capture(source, answer, overlay, explained)]
 

@@ -88,7 +88,7 @@ def _uncertainty(found: Uncertainty) -> UncertaintySchema:
 
 def _sets(decision: Decision) -> list[PredictionSetSchema]:
     return [
-        PredictionSetSchema(coverage=s.coverage, labels=list(s.labels))
+        PredictionSetSchema(coverage=s.coverage, labels=list(s.labels), pooled=list(s.pooled))
         for s in decision.prediction_sets
     ]
 

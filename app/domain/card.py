@@ -49,6 +49,18 @@ SKIN_TONE_LIMIT: Final = (
 METHOD: Final = (
     "Baliyan, Tomar and Dixit, A Hybrid Deep Learning Model to Improve Skin Cancer Classification."
 )
+PREVALENCE_LIMIT: Final = (
+    "Probabilities, shares and predictive values are of a collection in which about one image in "
+    "five is malignant. Where malignant lesions are rarer or more frequent, they do not hold."
+)
+PATIENT_LIMIT: Final = (
+    "HAM10000 names lesions but no patients: two lesions of one patient may be in two parts."
+)
+PAST_READINGS: Final = (
+    "The test part took no part in training, calibration or thresholds. Earlier recipes were "
+    "measured on it as well and told what to try next, and the service's default model is the one "
+    "of the highest balanced accuracy on it: its figures flatter somewhat."
+)
 _NOTHING_KNOWN: Final = "None."
 
 
@@ -119,7 +131,10 @@ def limits(manifest: Manifest | EnsembleManifest) -> list[str]:
     """What a reader must know before relying on an answer."""
     return [
         _calibration_limit(manifest),
+        PREVALENCE_LIMIT,
         *_gate_limits(manifest.decision),
+        PAST_READINGS,
+        PATIENT_LIMIT,
         "Recall differs much between classes; rare classes were learnt from few lesions.",
         "The heaviest member's heatmap is shown; the others' evidence may lie elsewhere."
         if isinstance(manifest, EnsembleManifest)
@@ -151,7 +166,20 @@ def _gate_limits(rules: DecisionRules | None) -> list[str]:
         "picture of something else is (`docs/out-of-distribution.md`).",
         "Prediction sets and thresholds hold for images like those of HAM10000 and may fail "
         "elsewhere without a sign.",
+        *_all_clear_limit(rules),
     ]
+
+
+def _all_clear_limit(rules: DecisionRules) -> list[str]:
+    outcome = rules.outcome
+    limit = (
+        f"A reported answer is no all-clear: {outcome.num_malignant_reported_benign} of "
+        f"{outcome.num_malignant} malignant test images were reported as benign"
+    )
+    if outcome.malignant_of_reported is not None:
+        found = outcome.malignant_of_reported
+        limit += f", {found.value:.1%} ({found.low:.1%} to {found.high:.1%}) of what is"
+    return [f"{limit}."]
 
 
 def _facts(manifest: Manifest | EnsembleManifest, members: Sequence[Manifest]) -> AISystemFacts:
@@ -257,7 +285,11 @@ def _safety(metrics: Metrics, rules: DecisionRules | None) -> list[MetricResult]
             "share referred": outcome.referred,
             "share rejected": outcome.rejected,
             "accuracy of what is reported": outcome.accuracy,
+            "malignant test images": outcome.num_malignant,
+            "malignant test images reported as benign": outcome.num_malignant_reported_benign,
         }
+        if outcome.malignant_of_reported is not None:
+            values["malignant share of what is reported as benign"] = outcome.malignant_of_reported
         for rule in rules.prediction_sets:
             name = f"coverage of {rule.coverage:.0%} prediction sets"
             values[name] = rule.measured.coverage

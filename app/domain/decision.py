@@ -3,7 +3,7 @@
 Pure functions; every threshold comes from the model's manifest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.measurements import OperatingPoint
-from app.domain.rules import DecisionRules
+from app.domain.rules import DecisionRules, PredictionSetRule
 
 
 class Action(StrEnum):
@@ -47,8 +47,8 @@ _BEFORE_THE_ANSWER: Final = frozenset(
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.OUT_OF_DISTRIBUTION: "The picture is unlike the dermatoscopic images that the model "
     "was trained on.",
-    Reason.POOR_QUALITY: "The picture's quality is poorer than that of the images that the model "
-    "was measured on.",
+    Reason.POOR_QUALITY: "The picture is unusual among the training images in its focus, light, "
+    "colour or framing.",
     Reason.NO_RULES: "It was not measured when this model's answers can be relied on.",
     Reason.MALIGNANCY: "The probability of a malignant lesion is above its operating point.",
     Reason.LOW_CONFIDENCE: "The confidence is below the level at which the model is right often "
@@ -58,7 +58,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
 }
 _FIRST_WORDS: Final[Mapping[Action, str]] = {
     Action.REPORT: "No reason was found against reading this answer as what it is, a research "
-    "model's.",
+    "model's. It is no all-clear.",
     Action.REFER: "A specialist has to look at this picture.",
     Action.REJECT: "No answer is given for this picture.",
 }
@@ -101,10 +101,12 @@ class PredictionSet:
     Attributes:
         coverage: Share of images whose set was to hold the true class.
         labels: By falling probability, at least one.
+        pooled: Classes for which that share is not promised, as in the rule.
     """
 
     coverage: float
     labels: tuple[str, ...]
+    pooled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,7 @@ def decide(
         operating_points: Of the model's calibration.
         gates: What rejects.
     """
-    sets = tuple(
-        PredictionSet(rule.coverage, predicted_set(rule.thresholds, evidence.probabilities))
-        for rule in (rules.prediction_sets if rules else ())
-    )
+    sets = tuple(_prediction_sets(rules.prediction_sets if rules else (), evidence.probabilities))
     points = tuple(_apply(point, evidence.probabilities) for point in operating_points)
     found = set[Reason]()
     if evidence.poor_quality:
@@ -214,6 +213,26 @@ def _reasons(
         and evidence.disagreement > rules.max_disagreement,
     }
     return {reason for reason, holds in checks.items() if holds}
+
+
+def _prediction_sets(
+    rules: Sequence[PredictionSetRule], probabilities: npt.NDArray[np.float32]
+) -> Iterator[PredictionSet]:
+    """A set for each rule, each with all classes of those of lower coverage.
+
+    A class of too few images for a coverage has a threshold of all classes there, which may be
+    above its own: raising the coverage would take it away.
+    """
+    least = dict.fromkeys(LABELS, 1.0)
+    for rule in rules:
+        least = lower_thresholds(least, rule.thresholds)
+        labels = predicted_set(least, probabilities)
+        yield PredictionSet(rule.coverage, labels, tuple(rule.pooled))
+
+
+def lower_thresholds(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """The lower of two thresholds of each class."""
+    return {label: min(one[label], other[label]) for label in LABELS}
 
 
 def predicted_set(

@@ -177,7 +177,7 @@ class Manifest(Strict):
         training: Where the weights come from.
         calibration: On the validation part; None where the probabilities are the plain
             softmax's.
-        metrics: On the test part, which neither training nor model selection saw.
+        metrics: On the test part, which neither training nor the choice of a threshold saw.
         decision: When an answer is reported; None where that was not measured.
         golden_example: What the artifact must answer wherever it is loaded.
         quantized: Its 8-bit form; None where there is none.

@@ -1,4 +1,4 @@
-"""The research-use notice, in the one wording that every result carries."""
+"""The research-use notice, in the wordings that every result carries."""
 
 from typing import Final
 
@@ -6,3 +6,5 @@ RESEARCH_USE_NOTICE: Final = (
     "Research software. Not a medical device and not cleared for clinical use; it must not "
     "decide on a patient's care."
 )
+SHORT_NOTICE: Final = "AI research software. Not for diagnosis."
+"""In pictures, which have no room for more."""

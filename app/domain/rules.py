@@ -111,6 +111,9 @@ class Outcome(Strict):
         accuracy: Of what is reported.
         num_malignant: Test images of a malignant class.
         num_malignant_reported_benign: Of these, how many are reported as a benign class.
+        num_malignant_rejected: Of these, how many get no answer; None where that was not counted.
+        malignant_of_reported: Share of malignant images among what is reported as benign; None
+            where that was not measured.
         reasons: Share of images with each reason; one may have several.
     """
 
@@ -120,6 +123,8 @@ class Outcome(Strict):
     accuracy: Interval
     num_malignant: Annotated[int, Field(ge=0)]
     num_malignant_reported_benign: Annotated[int, Field(ge=0)]
+    num_malignant_rejected: Annotated[int, Field(ge=0)] | None = None
+    malignant_of_reported: Interval | None = None
     reasons: dict[str, Probability]
 
 
@@ -147,3 +152,10 @@ class DecisionRules(Strict):
     max_disagreement: Probability | None
     novelty: NoveltyRule
     outcome: Outcome
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "DecisionRules":
+        coverages = [rule.coverage for rule in self.prediction_sets]
+        if coverages != sorted(set(coverages)):
+            raise ValueError(f"prediction_sets must be of rising coverage, received {coverages}")
+        return self

@@ -15,7 +15,6 @@ from app.audit_report import (
     read_reports,
     to_json,
     to_text,
-    wilson,
 )
 from app.cli import main
 from app.domain.labels import LABELS
@@ -120,14 +119,6 @@ def test_drift_is_the_divergence_from_the_test_part(audit_dir: Path) -> None:
     found = drift_of_classes(report, other)
     assert found is not None
     assert found.divergence == pytest.approx(1.0)
-
-
-def test_wilsons_interval() -> None:
-    # Newcombe, Statistics in Medicine 17, 1998, table I.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(29, 29)[1] == pytest.approx(1.0)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_a_record_that_is_none_is_passed_over(audit_dir: Path) -> None:

@@ -62,7 +62,10 @@ def test_predict_prints_a_table_and_writes_overlays(
     assert numbers[0] == max(numbers[1:])
     assert sum(numbers[1:]) == pytest.approx(1.0, abs=0.004)
     with Image.open(overlays / "lesion.png.heatmap.png") as overlay:
-        assert overlay.size == (320, 240)
+        width, height = overlay.size
+        assert (width, height > 240) == (320, True)
+        below = np.asarray(overlay.convert("L"))[240:]
+    assert set(np.unique(below)) > {0, 255}  # words, in white on black
 
 
 def test_predict_answers_good_files_and_reports_bad_ones(

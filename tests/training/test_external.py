@@ -82,7 +82,26 @@ def test_both_forms_of_labels_give_the_answers_of_the_served_model(
     right = (expected.argmax(axis=1) == np.arange(14) % 7).mean()
     assert first.accuracy.value == pytest.approx(right, abs=1e-4)
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["num_images"] == 14
-    assert "Not a medical device" in (tmp_path / "a" / "report.md").read_text()
+    report = (tmp_path / "a" / "report.md").read_text()
+    assert "Not a medical device" in report
+    assert "HAM10000's own" not in report
+
+
+def test_images_that_the_models_learnt_from_are_no_images_from_elsewhere(
+    models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    names = {"ISIC_0024306": "nv", "ISIC_0034321.png": "mel"}
+    for name in names:
+        path = tmp_path / "images" / f"{Path(name).stem}.png"
+        path.write_bytes(encode_png(draw_lesion(1, 4)))
+    labels = write_csv(
+        tmp_path / "labels.csv", ["image", "dx"], [[*item] for item in names.items()]
+    )
+    evaluate_external(models / "one" / "1", tmp_path / "images", labels, tmp_path / "out", quiet)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "**1 of these images are HAM10000's own (ISIC_0024306, ...)" in report
+    assert "| vasc | 0 | | | | |" in report  # no recall of what is not there
 
 
 def test_the_ensemble_pools_its_members_and_brings_its_operating_point(

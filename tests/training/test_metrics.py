@@ -66,10 +66,34 @@ def test_missing_class_and_missing_answer_are_no_crash() -> None:
     probabilities = np.tile(np.array([1, 0, 0, 0, 0, 0, 0], np.float32), (6, 1))
     groups = np.arange(6).astype(str).astype(object)
     metrics = measure("validation", true, probabilities, groups, seed=1, num_resamples=50)
-    assert metrics.per_class["df"].support == 0
-    assert metrics.per_class["df"].roc_auc.value == 0.5
-    assert metrics.per_class["bcc"].precision.value == 0.0
+    absent, never_answered = metrics.per_class["df"], metrics.per_class["bcc"]
+    assert absent.support == 0
+    assert absent.roc_auc == Interval(value=0.5, low=0.0, high=1.0)
+    assert absent.recall == never_answered.precision == Interval(value=0.0, low=0.0, high=1.0)
     assert metrics.balanced_accuracy.value == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_a_share_of_none_or_all_has_the_interval_of_as_many_lesions() -> None:
+    # 0 of 10 lesions, of two photographs each: up to 0.28 by Wilson, not 0.
+    true = np.repeat([4, 5], 20)
+    probabilities = np.tile(np.eye(7, dtype=np.float32)[5], (40, 1))
+    lesions = np.array([f"HAM_{i // 2}" for i in range(40)], dtype=object)
+    metrics = measure("test", true, probabilities, lesions, seed=1, num_resamples=50)
+    assert metrics.per_class["mel"].recall == Interval(value=0.0, low=0.0, high=0.2775)
+    assert metrics.per_class["nv"].recall == Interval(value=1.0, low=0.7225, high=1.0)
+
+
+def test_resamples_without_a_class_do_not_pull_its_interval_down() -> None:
+    # Of two lesions of melanoma, one resample in seven has none.
+    true = np.array([4] * 20 + [5] * 10)
+    answered = np.array([4, 5] * 10 + [5] * 10)
+    lesions = np.array(["a"] * 10 + ["b"] * 10 + [f"c{i}" for i in range(10)], dtype=object)
+    metrics = measure(
+        "test", true, np.eye(7, dtype=np.float32)[answered], lesions, seed=1, num_resamples=400
+    )
+    recall = metrics.per_class["mel"].recall
+    assert (recall.value, recall.low, recall.high) == (0.5, 0.5, 0.5)
+    assert metrics.per_class["mel"].roc_auc.low == 0.75
 
 
 def test_same_seed_same_intervals() -> None:

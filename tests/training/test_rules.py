@@ -1,6 +1,7 @@
 """Rules are chosen as their papers say, and do on fresh data what they promise."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app.domain.labels import LABELS
@@ -31,6 +32,11 @@ def answers(num_images: int, seed: int, *, members: bool = False) -> Answers:
     )
 
 
+def each_its_own(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+    """Lesions of one image each."""
+    return np.arange(len(labels)).astype(object)
+
+
 def test_sets_cover_fresh_images_as_promised() -> None:
     rules = make_rules(
         answers(7000, 1),
@@ -56,11 +62,11 @@ def test_the_threshold_is_the_finite_sample_quantile() -> None:
     labels = np.repeat(np.arange(7), 19)
     own = np.tile(np.linspace(0.1, 0.9, 19, dtype=np.float32), 7)
     probabilities[np.arange(len(labels)), labels] = own
-    thresholds, pooled = conformal_thresholds(probabilities, labels, 0.9)
+    thresholds, pooled = conformal_thresholds(probabilities, labels, each_its_own(labels), 0.9)
     # (19 + 1) * 0.9 = 18 of each class's 19 images are to be covered.
     assert thresholds["mel"] == pytest.approx(np.sort(own[:19])[1], abs=1e-6)
     assert pooled == []
-    thresholds, pooled = conformal_thresholds(probabilities, labels, 0.95)
+    thresholds, pooled = conformal_thresholds(probabilities, labels, each_its_own(labels), 0.95)
     assert thresholds["mel"] == pytest.approx(0.1, abs=1e-6)
     assert pooled == []
 
@@ -69,10 +75,52 @@ def test_a_class_of_too_few_images_takes_the_threshold_of_all() -> None:
     sample = answers(3000, 3)
     keep = (sample.labels != 3) | (np.cumsum(sample.labels == 3) <= 8)
     probabilities, labels = sample.probabilities[keep], sample.labels[keep]
-    thresholds, pooled = conformal_thresholds(probabilities, labels, 0.9)
+    groups = each_its_own(labels)
+    thresholds, pooled = conformal_thresholds(probabilities, labels, groups, 0.9)
     assert pooled == [LABELS[3]]
     covered = probabilities[np.arange(len(labels)), labels] >= thresholds[LABELS[3]]
     assert covered.mean() == pytest.approx(0.9, abs=0.005)
+
+
+def test_many_images_of_few_lesions_are_too_few() -> None:
+    sample = answers(3000, 3)
+    groups = sample.groups.copy()
+    groups[sample.labels == 3] = groups[sample.labels == 3] % 8
+    _, pooled = conformal_thresholds(sample.probabilities, sample.labels, groups, 0.9)
+    assert pooled == [LABELS[3]]
+
+
+def test_a_higher_coverage_takes_no_class_away() -> None:
+    sample = answers(3000, 3)
+    keep = (sample.labels != 3) | (np.cumsum(sample.labels == 3) <= 10)
+    validation = Answers(
+        # Where it is the truth, the rare class is hardly seen: its own threshold is low.
+        np.where(sample.labels[:, None] == 3, sample.probabilities / 100, sample.probabilities)[
+            keep
+        ],
+        sample.labels[keep],
+        sample.groups[keep],
+        sample.novelty[keep],
+    )
+    own, pooled = (
+        conformal_thresholds(validation.probabilities, validation.labels, validation.groups, level)
+        for level in (0.90, 0.95)
+    )
+    assert own[1] == []
+    assert pooled[1] == [LABELS[3]]
+    assert pooled[0][LABELS[3]] > own[0][LABELS[3]]
+    rules = make_rules(
+        validation,
+        answers(500, 7),
+        tiny_calibration(tiny_point()),
+        num_components=3,
+        git_commit="0" * 40,
+        seed=1,
+    )
+    ninety, ninety_five = rules.prediction_sets
+    assert ninety_five.pooled == [LABELS[3]]
+    for label in LABELS:
+        assert ninety_five.thresholds[label] <= ninety.thresholds[label]
 
 
 def test_the_confidence_is_the_least_that_is_right_often_enough() -> None:
@@ -106,6 +154,18 @@ def test_the_outcome_counts_what_decisions_say() -> None:
     assert outcome.reasons["malignancy"] == pytest.approx(malignant.mean(), abs=1e-4)
     assert outcome.accuracy.value > (test.probabilities.argmax(axis=1) == test.labels).mean()
     assert 0 < outcome.num_malignant_reported_benign < outcome.num_malignant / 4
+    is_malignant = np.isin(test.labels, [0, 1, 4])
+    assert outcome.num_malignant == is_malignant.sum()
+    assert (
+        outcome.num_malignant_rejected
+        == (is_malignant & (test.novelty > rules.novelty.threshold)).sum()
+    )
+    found = outcome.malignant_of_reported
+    assert found is not None
+    assert found.low < found.value < found.high
+    assert found.value == pytest.approx(
+        outcome.num_malignant_reported_benign / (outcome.reported * len(test.labels)), abs=0.01
+    )
     assert measure_outcome(rules, test, calibration, seed=1) == outcome
 
 

@@ -60,8 +60,8 @@ DISTILLED_DENSENET121_CONTINUED: Final = replace(
     initial_model="models/cnn_densenet121/2",
     seed=DISTILLED_DENSENET121.seed + 1,  # else it would meet the same distortions again
     stages=(
-        Stage(image_size=128, max_epochs=8, learning_rate=1e-3),
-        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=80),
+        Stage(image_size=128, max_epochs=5, learning_rate=1e-3),
+        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=60),
     ),
 )
 DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(

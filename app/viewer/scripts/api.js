@@ -146,7 +146,7 @@ function isResult(answer) {
     answer.predicted_class.label in answer.probabilities &&
     Object.values(answer.probabilities).every(isShare) &&
     Array.isArray(answer.prediction_sets) &&
-    answer.prediction_sets.every((set) => isShare(set?.coverage) && isTexts(set.labels)) &&
+    answer.prediction_sets.every((set) => isShare(set?.coverage) && isTexts(set.labels) && isTexts(set.pooled)) &&
     Array.isArray(answer.operating_points) &&
     answer.operating_points.every(isPoint) &&
     (answer.heatmap === null || isHeatmap(answer.heatmap)) &&

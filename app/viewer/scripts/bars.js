@@ -138,6 +138,18 @@ function gauge(target, unsorted) {
   );
 }
 
+/** For which classes a set promises nothing, a sentence for each set that has such. */
+export function pooledNotes(answer) {
+  return answer.prediction_sets
+    .filter((set) => set.pooled.length > 0)
+    .map((set) =>
+      t("sets.pooled", {
+        coverage: percent(set.coverage, 0),
+        classes: list(set.pooled.map((label) => word("class", label))),
+      }),
+    );
+}
+
 /** The classes that remain possible, in words; null where the model has no rule for it. */
 export function predictionSets(answer) {
   if (answer.prediction_sets.length === 0) return null;
@@ -159,6 +171,7 @@ export function predictionSets(answer) {
         ),
       ),
     ),
+    pooledNotes(answer).map((note) => h("p", { class: "fine" }, note)),
     h("p", { class: "fine" }, t("sets.explained")),
   );
 }

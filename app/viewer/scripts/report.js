@@ -1,7 +1,7 @@
 /* An answer as plain text, for a note or a mail; the file's name, which may name a patient, stays out. */
 
 import { actionOf, isDoubtful, isRejected, noveltyLine, reasonsOf } from "./answer.js";
-import { share } from "./bars.js";
+import { pooledNotes, share } from "./bars.js";
 import { byId, fill, h } from "./dom.js";
 import { dateTime, list, percent, t, word } from "./texts.js";
 
@@ -48,6 +48,7 @@ function resultLines(answer) {
         classes: list(set.labels.map((label) => word("class", label))),
       }),
     ),
+    ...pooledNotes(answer),
   ];
 }
 

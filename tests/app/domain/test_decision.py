@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydantic import ValidationError
 
 from app.domain.decision import (
     Action,
@@ -14,6 +15,7 @@ from app.domain.decision import (
     predicted_set,
 )
 from app.domain.labels import CLASS_INDEX, LABELS
+from app.domain.rules import DecisionRules
 from tests.tiny_rules import tiny_point, tiny_rules
 
 RULES = tiny_rules(max_disagreement=0.4)
@@ -40,6 +42,23 @@ def test_nothing_to_say_against_an_answer() -> None:
         (0.95, ("nv", "bkl")),
     ]
     assert decision.novelty == (0.5, 1.0)
+
+
+def test_a_set_of_higher_coverage_has_all_of_the_lower_one() -> None:
+    low, high = RULES.prediction_sets
+    high = high.model_copy(update={"thresholds": {**high.thresholds, "df": 0.9}})
+    rules = RULES.model_copy(update={"prediction_sets": [low, high]})
+    evidence = Evidence(probabilities(nv=0.55, df=0.25, bkl=0.2), 0.5, 0.1)
+    first, second = decide(evidence, rules, POINTS, Gates()).prediction_sets
+    assert (first.labels, first.pooled) == (("nv", "df", "bkl"), ())
+    assert (second.labels, second.pooled) == (("nv", "df", "bkl"), ("df",))
+
+
+def test_rules_of_falling_coverage_are_no_rules() -> None:
+    content = RULES.model_dump()
+    content["prediction_sets"].reverse()
+    with pytest.raises(ValidationError, match="rising coverage"):
+        DecisionRules.model_validate(content)
 
 
 CAUSES = {

@@ -15,8 +15,8 @@ from app.domain.decision import Action, Reason
 from app.domain.errors import ImageCorruptError
 from app.domain.images import DEFAULT_LIMITS
 from app.domain.labels import CLASSES, LABELS, DiagnosticClass
-from app.domain.notice import RESEARCH_USE_NOTICE
-from app.interop.dicom_capture import CAPTION, make_capture
+from app.domain.notice import RESEARCH_USE_NOTICE, SHORT_NOTICE
+from app.interop.dicom_capture import make_capture
 from app.interop.dicom_files import read_object
 from app.interop.dicom_report import Algorithm, ReportedAnswer, make_report
 from app.interop.dicom_source import take_over
@@ -181,7 +181,7 @@ def test_the_heatmap_is_the_overlay_above_its_caption() -> None:
     np.testing.assert_array_equal(pixels[: OVERLAY.shape[0]], OVERLAY)
     strip = pixels[OVERLAY.shape[0] :]
     assert 0.01 < (strip > 128).mean() < 0.5
-    assert CAPTION in capture.DerivationDescription
+    assert SHORT_NOTICE in capture.DerivationDescription
     (reference,) = capture.SourceImageSequence
     assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert reference.ReferencedFrameNumber == 2
