@@ -168,6 +168,8 @@ class AuditQueue:
         Raises:
             AuditUnavailableError: It could not be written.
         """
+        if self._worker.done():
+            raise _unavailable(None)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((record, written))
         self._changed.set()
@@ -184,13 +186,12 @@ class AuditQueue:
         while self._waiting or not self._closing:
             await self._changed.wait()
             self._changed.clear()
-            batch = list(self._waiting)
+            batch, self._waiting = self._waiting, []
+            error: Exception | None = None
             try:
                 await to_thread.run_sync(self._log.append, [record for record, _ in batch])
-                error = None
             except Exception as caught:  # noqa: BLE001  the disk, or a defect: nobody is answered
                 error = caught
-            del self._waiting[: len(batch)]
             for _, written in batch:
                 if error is None:
                     written.set_result(None)
@@ -199,7 +200,7 @@ class AuditQueue:
                     written.exception()  # its caller may have left
 
 
-def _unavailable(error: Exception) -> AuditUnavailableError:
+def _unavailable(error: Exception | None) -> AuditUnavailableError:
     failure = AuditUnavailableError(
         "The answer could not be recorded, and is not given without its record. Repeat the "
         "request later."

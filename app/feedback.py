@@ -6,7 +6,7 @@ AUDIT_DIR/feedback/audit-000001.jsonl   {"answer": {"hash": ..., "sequence": ...
 """
 
 import json
-import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,9 @@ from app.domain.errors import AnswerAmbiguousError, AnswerNotFoundError
 FEEDBACK_FOLDER: Final = "feedback"
 """Below AUDIT_DIR."""
 
+PIECE_BYTES: Final = 1 << 20
+"""Of a log that are searched at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
@@ -26,12 +29,14 @@ class RecordedAnswer:
         sequence: Of its record.
         hash: Of its record.
         index: The image's place in a batch; None outside of one.
+        upload_sha256: Of the picture's file.
         predicted_class: Its label; None where it was rejected.
     """
 
     sequence: int
     hash: str
     index: int | None
+    upload_sha256: str
     predicted_class: str | None
 
 
@@ -42,6 +47,9 @@ def find_answer(directory: Path, request_id: str, index: int | None) -> Recorded
         directory: Of the audit log; it may be written to meanwhile.
         request_id: Letters, digits, `.`, `_` and `-`.
         index: The image's place in a batch; None where there is one image.
+
+    Returns:
+        The newest one, where the same picture was answered again.
 
     Raises:
         AnswerNotFoundError: None was recorded.
@@ -61,33 +69,44 @@ def find_answer(directory: Path, request_id: str, index: int | None) -> Recorded
         raise AnswerAmbiguousError(
             f"That request has answers to {len(matching)} images. Send the `index` of one of them."
         )
-    if len(matching) > 1:
+    # A DICOM job that a stop interrupted answers the same picture again under its id.
+    if len({answer.upload_sha256 for answer in matching}) > 1:
         raise AnswerAmbiguousError(
             f"{len(matching)} answers have that request id: it was used more than once, and "
             "feedback cannot tell them apart. Use each X-Request-ID once, or let the service "
             "choose it."
         )
-    return matching[0]
+    return matching[-1]
 
 
 def _search(path: Path, request_id: str) -> list[RecordedAnswer]:
-    """Every record of a request in one file; a line that is still being written has none."""
+    """Every record of a request in one file; a line that is still being written has none.
+
+    In pieces: a search through the whole of a file would hold the interpreter, and the event loop
+    with it, until its end.
+    """
     found = []
     needle = f'"request_id":"{request_id}"'.encode()
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            return []
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            place = content.find(needle)
-            while place >= 0:
-                start, end = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", place)
-                if end < 0:
-                    break
-                answer = _read(content[start:end], request_id)
-                if answer is not None:
-                    found.append(answer)
-                place = content.find(needle, end)
+    for lines in _pieces(path):
+        place = lines.find(needle)
+        while place >= 0:
+            start, end = lines.rfind(b"\n", 0, place) + 1, lines.find(b"\n", place)
+            answer = _read(lines[start:end], request_id)
+            if answer is not None:
+                found.append(answer)
+            place = lines.find(needle, end)
     return found
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Whole lines of a file, about `PIECE_BYTES` at a time."""
+    rest = b""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            piece = rest + piece
+            end = piece.rfind(b"\n") + 1
+            yield piece[:end]
+            rest = piece[end:]
 
 
 def _read(line: bytes, request_id: str) -> RecordedAnswer | None:
@@ -96,6 +115,12 @@ def _read(line: bytes, request_id: str) -> RecordedAnswer | None:
         if record["request_id"] != request_id:
             return None
         predicted = record["answer"]["predicted_class"]
-        return RecordedAnswer(record["sequence"], record["hash"], record.get("index"), predicted)
+        return RecordedAnswer(
+            record["sequence"],
+            record["hash"],
+            record.get("index"),
+            record["upload_sha256"],
+            predicted,
+        )
     except (ValueError, KeyError, TypeError):
         return None  # `dermhybrid audit verify` names it

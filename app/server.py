@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import ssl
 import sys
 from functools import partial
 from ipaddress import ip_address
@@ -118,11 +119,14 @@ class Server(uvicorn.Server):
             logger.exception("reload failed")
 
     def _read_certificate(self) -> None:
-        """Let new connections have a certificate that was renewed."""
+        """Let new connections have a certificate that was renewed, and whose key fits."""
         certificate = self._settings.tls_certificate
         if self.config.ssl is None or certificate is None:
             return
         try:
+            # On a context of its own first: loading replaces certificate and key one by one.
+            trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            trial.load_cert_chain(certificate, self._settings.tls_private_key)
             self.config.ssl.load_cert_chain(certificate, self._settings.tls_private_key)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             logger.error("certificate not read", extra={"reason": str(error)})  # noqa: TRY400

@@ -27,7 +27,9 @@ def main() -> None:
     """Write all of them."""
     FOLDER.mkdir(exist_ok=True)
     for label in DRAWN:
-        Image.fromarray(draw_example(label)).save(FOLDER / f"drawn-{label}.jpg", quality=50)
+        Image.fromarray(draw_example(label)).save(
+            FOLDER / f"drawn-{label}.jpg", quality=45, optimize=True, progressive=True
+        )
 
 
 if __name__ == "__main__":

@@ -3,24 +3,18 @@
 PyJWT verifies; what is here chooses the keys, pins what is accepted, and reads the scopes.
 """
 
-import asyncio
 import json
 import re
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import anyio
 import jwt
-from anyio import to_thread
 
+from app.access.fetched_keys import FetchedKeys, choose_key
 from app.access.scopes import Caller, granted
 from app.access.watched_file import WatchedFile
-from app.domain.errors import (
-    AccessConfigurationError,
-    IdentityProviderUnavailableError,
-    NotAuthenticatedError,
-)
+from app.domain.errors import AccessConfigurationError, NotAuthenticatedError
 
 ALGORITHMS: Final = ("RS256", "RS384", "PS256", "PS384", "ES256", "ES384")
 """Accepted whatever a token says of itself: public keys alone, those of SMART App Launch (RS384,
@@ -28,11 +22,6 @@ ES384) among them. With a shared secret, whoever can check a token could make on
 LEEWAY_SECONDS: Final = 30
 """How far the clocks of both servers may be apart."""
 MAX_TOKEN_LENGTH: Final = 8192
-FETCH_SECONDS: Final = 5.0
-KEYS_LIFESPAN_SECONDS: Final = 300.0
-"""How long keys that were fetched are used; one that is withdrawn is accepted for so long."""
-UNKNOWN_KEY_COOLDOWN_SECONDS: Final = 10.0
-"""Between two looks for a key that is not known: tokens that name keys at random cause no more."""
 
 _CLIENT: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -54,20 +43,14 @@ class TokenVerifier:
         """
         self._issuer, self._audience = issuer, audience
         self._file: WatchedFile[jwt.PyJWKSet] | None = None
-        self._fetched: jwt.PyJWKClient | None = None
+        self._fetched: FetchedKeys | None = None
         url = urlsplit(jwks)
         if url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
             raise AccessConfigurationError(f"OAUTH_JWKS={jwks}: expected https, or a file.")
         if url.scheme in {"http", "https"}:
-            self._fetched = jwt.PyJWKClient(
-                jwks,
-                lifespan=KEYS_LIFESPAN_SECONDS,
-                timeout=FETCH_SECONDS,
-                cooldown_duration=UNKNOWN_KEY_COOLDOWN_SECONDS,
-            )
+            self._fetched = FetchedKeys(jwks)
         else:
             self._file = WatchedFile(Path(jwks), _parse_jwks)
-        self._threads = anyio.CapacityLimiter(1)
 
     async def find_caller(self, token: str) -> Caller:
         """Who was given a token.
@@ -99,32 +82,12 @@ class TokenVerifier:
         identifier = jwt.get_unverified_header(token).get("kid")
         if not isinstance(identifier, str):
             raise jwt.InvalidKeyError
-        if self._fetched is None:
-            return _choose(await self._file.current() if self._file else None, identifier)
-        get = self._fetched.get_signing_key
-        try:
-            # Whoever waits for others to fetch the keys does not wait for ever.
-            async with asyncio.timeout(FETCH_SECONDS):
-                return await to_thread.run_sync(
-                    get, identifier, limiter=self._threads, abandon_on_cancel=True
-                )
-        except (
-            TimeoutError,
-            ValueError,  # no JSON
-            jwt.PyJWKClientConnectionError,
-            jwt.PyJWKSetError,
-        ) as error:
-            raise IdentityProviderUnavailableError(
-                "The keys that tokens are checked with cannot be had at present. Repeat the "
-                "request later, or use an API key."
-            ) from error
-
-
-def _choose(keys: jwt.PyJWKSet | None, identifier: str) -> jwt.PyJWK:
-    for key in keys.keys if keys else ():
-        if key.key_id == identifier and key.public_key_use in {None, "sig"}:
-            return key
-    raise jwt.InvalidKeyError
+        if self._fetched is not None:
+            return await self._fetched.find(identifier)
+        key = choose_key(await self._file.current() if self._file else None, identifier)
+        if key is None:
+            raise jwt.InvalidKeyError
+        return key
 
 
 def _parse_jwks(content: bytes) -> jwt.PyJWKSet:

@@ -39,7 +39,7 @@ class WatchedFile(Generic[Content]):
             AccessConfigurationError: It cannot be read, or is not what it should be.
         """
         self._path, self._parse = path, parse
-        self._identity = self._look()
+        self._identity = self._refused = self._look()
         self._content: Content | None = self._read()
         self._checked_at = monotonic()
         self._threads = anyio.CapacityLimiter(1)
@@ -56,17 +56,21 @@ class WatchedFile(Generic[Content]):
         identity = self._look()
         if identity == self._identity:
             return
-        self._identity = identity
         if identity is None:
-            self._content = None
+            self._identity = self._content = None
             logger.error("%s is gone: nothing in it is valid any more", self._path)
             return
         try:
             self._content = self._read()
         except AccessConfigurationError as error:
-            logger.error("not taken over", extra={"reason": str(error)})  # noqa: TRY400
+            if identity != self._refused:  # once
+                logger.error("not taken over", extra={"reason": str(error)})  # noqa: TRY400
+            self._refused = identity
+            if isinstance(error.__cause__, OSError):
+                return  # tried again: rights, or descriptors, change without a trace in the file
         else:
             logger.info("%s was read again", self._path)
+        self._identity = identity
 
     def _look(self) -> tuple[int, int, int] | None:
         """What tells one state of the file from another; None where there is none."""

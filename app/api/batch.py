@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
+import anyio
 from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -100,15 +101,17 @@ class _Lines(Response):
 
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        async with asyncio.TaskGroup() as group:
+        # anyio's group and deadline: asyncio's would leave a picture's thread to itself, and give
+        # its place to the next one.
+        async with anyio.create_task_group() as group:
             for _ in range(self._services.batch_concurrency):
-                group.create_task(work())
+                group.start_soon(work)
         await send({"type": "http.response.body", "body": b""})
 
     async def _line(self, index: int, upload: UploadFile) -> bytes:
         try:
             with self._services.tracing.part("image", {IMAGE_INDEX: index}):
-                async with asyncio.timeout(self._seconds):
+                with anyio.fail_after(self._seconds):
                     body = await answer_image(
                         self._services,
                         self._model,

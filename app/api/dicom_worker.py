@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -32,6 +33,8 @@ UNKNOWN_CALLER: Final = "dicom-worker"
 """In the audit log, of jobs from before callers were kept."""
 POLL_SECONDS: Final = 1.0
 """How late a job may be noticed that became due by itself; new ones wake the worker."""
+STOP_SECONDS: Final = 5.0
+"""For the job at hand, when the service stops: an answer takes less, a delivery is repeated."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class DicomWorker:
         self._services, self._queue, self._deliver = services, queue, deliver
         self._patience = patience
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self._is_stopping = False
+        self._interrupted: Job | None = None
         self._task = asyncio.create_task(self._run(), name="dicom-worker")
 
     def take(self, instance: bytes, sender: str) -> Job:
@@ -97,19 +102,27 @@ class DicomWorker:
         return await to_thread.run_sync(self._queue.get, identifier)
 
     async def close(self) -> None:
-        """Stop; what has not ended goes on at the next start."""
+        """Stop after the job at hand; what has not ended soon goes on at the next start."""
+        self._is_stopping = True
+        self._wake.set()
+        await asyncio.wait([self._task], timeout=STOP_SECONDS)
         self._task.cancel()
         await asyncio.wait([self._task])
         await to_thread.run_sync(self._queue.close)
 
     async def _run(self) -> None:
-        while True:
+        while not self._is_stopping:
             self._wake.clear()
             try:
+                if self._interrupted is not None:  # its start counts until this can be written
+                    await self._postpone(self._interrupted, kind_of(DicomQueueError()))
+                    self._interrupted = None
                 job = await to_thread.run_sync(self._queue.start_next)
                 if job is not None:
+                    self._interrupted = job
                     with self._services.tracing.job("dicom job"):
                         await self._work(job)
+                    self._interrupted = None
                 await self._tend()
                 if job is not None:
                     continue
@@ -117,11 +130,10 @@ class DicomWorker:
                 logger.error("queue failed", extra={"reason": str(error)})  # noqa: TRY400
             except Exception as error:  # noqa: BLE001  no memory, no thread? There may be again.
                 _log_unexpected(error)
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            if not self._is_stopping:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._wake.wait()
 
     async def _work(self, job: Job) -> None:
         request_id.set(job.id)

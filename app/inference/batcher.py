@@ -4,6 +4,7 @@ Plain asyncio; knows neither HTTP nor models. All methods belong to one event lo
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -15,6 +16,11 @@ Answer = TypeVar("Answer")
 
 RATE_SMOOTHING: Final = 0.2
 """Weight of the newest batch in the moving average of the seconds that an item takes."""
+
+PAUSE_SECONDS: Final = 0.1
+"""After a failure that belongs to no item, such as a machine without memory."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +149,26 @@ class Batcher(Generic[Item, Answer]):
                 future.set_exception(ServiceStoppingError())
 
     async def _work(self) -> None:
-        """Answer batch after batch until closed and empty."""
-        while True:
-            if not self._waiting:
-                if self._closing:
-                    return
-                self._changed.clear()
-                await self._changed.wait()
-            else:
-                await self._hold()
-            await self._answer_next()
+        """Answer batch after batch until closed and empty, whatever goes wrong with one."""
+        while self._waiting or not self._closing:
+            try:
+                await self._turn()
+            except Exception as error:
+                logger.exception("a batch failed")
+                for future in self._running:
+                    if not future.done():
+                        future.set_exception(error)
+                self._running.clear()
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _turn(self) -> None:
+        """Wait for a batch to be due, and answer it."""
+        if not self._waiting:
+            self._changed.clear()
+            await self._changed.wait()
+        else:
+            await self._hold()
+        await self._answer_next()
 
     async def _hold(self) -> None:
         """Straight after a batch, let an incomplete one fill up for a moment."""

@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 
 from app.domain.ensemble import EnsembleManifest
-from app.domain.errors import ModelFaultError
+from app.domain.errors import ModelFaultError, is_exhaustion
 from app.domain.images import RgbImage
 from app.domain.manifest import Manifest
 from app.inference.batcher import Batcher, BatchLimits, BatchReport
@@ -105,6 +105,9 @@ class ServedModel:
         try:
             await run_behind(self._threads, self.loaded.self_test)
         except Exception as error:  # noqa: BLE001  a model that cannot run is as bad as a wrong one
+            if is_exhaustion(error):  # the machine's moment, which tells nothing of the model
+                logger.error("no self-test", extra={"reason": type(error).__name__})  # noqa: TRY400
+                return
             self.fault = str(error)
             logger.error("self-test failed", extra={"reason": self.fault})  # noqa: TRY400
         else:

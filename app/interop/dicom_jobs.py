@@ -42,8 +42,11 @@ CREATE TABLE IF NOT EXISTS results (
     PRIMARY KEY (job, place)
 ) STRICT;
 """
-_CALLER_COLUMN: Final = "ALTER TABLE jobs ADD COLUMN caller TEXT NOT NULL DEFAULT ''"
-"""Queues of before it have jobs without."""
+_LATER_COLUMNS: Final = {
+    "caller": "ALTER TABLE jobs ADD COLUMN caller TEXT NOT NULL DEFAULT ''",
+    "content": "ALTER TABLE jobs ADD COLUMN content TEXT NOT NULL DEFAULT ''",
+}
+"""Queues of before them have jobs without: who sent it, and the photograph's SHA-256."""
 
 
 class State(StrEnum):
@@ -92,8 +95,9 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         database.executescript(_SETTINGS + _SCHEMA)
         columns = {row[1] for row in database.execute("PRAGMA table_info(jobs)")}
-        if "caller" not in columns:
-            database.execute(_CALLER_COLUMN)
+        for name, statement in _LATER_COLUMNS.items():
+            if name not in columns:
+                database.execute(statement)
     except sqlite3.Error:
         database.close()
         raise

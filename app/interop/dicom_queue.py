@@ -57,7 +57,8 @@ class JobQueue:
     def put(self, instance_uid: str, photograph: bytes, caller: str) -> Job:
         """Take a photograph; on the disk when this returns.
 
-        The same instance again is the same job; one that was given up is tried again.
+        The same instance again is the same job; one that was given up is tried again, and so is
+        one that was refused where the file is another one now, for it may have been damaged.
 
         Args:
             instance_uid: Its SOP Instance UID.
@@ -69,25 +70,29 @@ class JobQueue:
             DicomQueueError: It could not be written.
         """
         instance, now = sha256(instance_uid.encode()).hexdigest(), time.time()
+        content = sha256(photograph).hexdigest()
         with self._transaction() as database:
             known = database.execute(
-                "SELECT id, state FROM jobs WHERE instance = ?", (instance,)
+                "SELECT id, state, content FROM jobs WHERE instance = ?", (instance,)
             ).fetchone()
             if known is None:
                 self._check_room(database)
                 identifier = uuid.uuid4().hex
                 database.execute(
                     "INSERT INTO jobs"
-                    " (id, instance, state, due, received, updated, photograph, caller)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (identifier, instance, State.WAITING, now, now, now, photograph, caller),
+                    " (id, instance, state, due, received, updated, photograph, caller, content)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (identifier, instance, State.WAITING, now, now, now, photograph, caller)
+                    + (content,),
                 )
             else:
-                identifier, state = known
-                if state in (State.DEAD, State.DISCARDED):
+                identifier, state, before = known
+                if state in (State.DEAD, State.DISCARDED) or (
+                    state == State.REFUSED and content != before
+                ):
                     self._check_room(database)
-                    if state == State.DISCARDED:
-                        self._refill(database, identifier, photograph)
+                    if state != State.DEAD:
+                        self._refill(database, identifier, photograph, content)
                     self._revive(database, identifier, now, caller)
             return self._get(database, identifier)
 
@@ -235,10 +240,13 @@ class JobQueue:
         return Job(name, State(state), attempts, received, updated, problem, caller, results)
 
     @staticmethod
-    def _refill(database: sqlite3.Connection, identifier: str, photograph: bytes) -> None:
+    def _refill(
+        database: sqlite3.Connection, identifier: str, photograph: bytes, content: str
+    ) -> None:
         database.execute("DELETE FROM results WHERE job = ?", (identifier,))
         database.execute(
-            "UPDATE jobs SET photograph = ?, problem = NULL WHERE id = ?", (photograph, identifier)
+            "UPDATE jobs SET photograph = ?, content = ?, problem = NULL WHERE id = ?",
+            (photograph, content, identifier),
         )
 
     @staticmethod

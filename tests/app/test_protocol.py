@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -255,9 +256,9 @@ def test_operators_have_a_port_of_their_own(tiny_models: Path, tmp_path: Path) -
 
 
 def test_https_with_a_certificate_that_is_renewed(tiny_models: Path, tmp_path: Path) -> None:
-    def subject(address: str) -> str:
+    def subject(address: str, trusted: Path) -> str:
         host, port = address.removeprefix("https://").split(":")
-        context = ssl.create_default_context(cafile=crt)
+        context = ssl.create_default_context(cafile=trusted)
         with (
             socket.create_connection((host, int(port))) as plain,
             context.wrap_socket(plain, server_hostname=host) as tls,
@@ -275,7 +276,17 @@ def test_https_with_a_certificate_that_is_renewed(tiny_models: Path, tmp_path: P
         give_up = time.monotonic() + 60
         while True:
             try:
-                assert "second" in subject(address)
+                assert "second" in subject(address, crt)
                 break
             except (AssertionError, ssl.SSLError):
                 assert time.monotonic() < give_up
+        # A renewal that is half done: the next certificate, and not its key yet.
+        second, old_key = shutil.copyfile(crt, tmp_path / "second.crt"), key.read_bytes()
+        make_certificate(tmp_path, "third")
+        key.write_bytes(old_key)
+        process.send_signal(1)
+        give_up = time.monotonic() + 60
+        while "certificate not read" not in (tmp_path / "log").read_text():
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        assert "second" in subject(address, second)

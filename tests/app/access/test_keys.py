@@ -11,6 +11,7 @@ from app.access import watched_file
 from app.access.authenticator import Authenticator
 from app.access.keys import create_key, find_caller, parse_keys
 from app.access.scopes import Scope
+from app.access.watched_file import WatchedFile
 from app.domain.errors import AccessConfigurationError, NotAuthenticatedError
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -117,6 +118,28 @@ def test_the_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert not await valid(second)
         path.write_text("\n".join(lines))
         assert await valid(second)
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_could_not_be_read_once_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched_file, "CHECK_SECONDS", 0.0)
+    path = tmp_path / "keys.jsonl"
+    path.write_text("first")
+    failures = [OSError("no descriptors")]
+
+    def parse(content: bytes) -> bytes:
+        if content == b"second" and failures:
+            raise failures.pop()
+        return content
+
+    async def scenario() -> None:
+        watched = WatchedFile(path, parse)
+        path.write_text("second")
+        assert await watched.current() == b"first"
+        assert await watched.current() == b"second"  # though nothing of the file has changed
 
     asyncio.run(scenario())
 

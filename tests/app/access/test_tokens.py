@@ -4,18 +4,19 @@ import asyncio
 import base64
 import hmac
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import jwt
 import pytest
 
-from app.access import tokens
+from app.access import fetched_keys, tokens
 from app.access.scopes import Caller, Scope
 from app.access.tokens import TokenVerifier
 from app.domain.errors import (
@@ -134,14 +135,21 @@ def test_keys_do_not_come_over_a_wire_that_others_can_change() -> None:
 
 
 @contextmanager
-def jwks_server(*issuers: Issuer) -> Iterator[tuple[str, list[bytes], list[str]]]:
-    """A real server of keys: its address, its answer, and the requests that it got."""
+def jwks_server(
+    *issuers: Issuer, gate: Event | None = None
+) -> Iterator[tuple[str, list[bytes], list[str]]]:
+    """A real server of keys: its address, its answer, and the requests that it got.
+
+    It answers while the gate is set.
+    """
     answer = [json.dumps({"keys": [issuer.jwk() for issuer in issuers]}).encode()]
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802
             requests.append(self.path)
+            if gate is not None:
+                assert gate.wait(60)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(answer[0])
@@ -175,13 +183,43 @@ def test_keys_are_fetched_once_and_again_when_they_change(
     with jwks_server(issuer) as (url, answer, requests):
         verifier = TokenVerifier(ISSUER, AUDIENCE, url)
         asyncio.run(scenario())
-        monkeypatch.setattr(tokens, "UNKNOWN_KEY_COOLDOWN_SECONDS", 0.0)
+        monkeypatch.setattr(fetched_keys, "UNKNOWN_KEY_COOLDOWN_SECONDS", 0.0)
         verifier = TokenVerifier(ISSUER, AUDIENCE, url)
         asyncio.run(verifier.find_caller(issuer.token("predict")))
         new = Issuer("key-2", "ES384")
         answer[0] = json.dumps({"keys": [new.jwk()]}).encode()
         assert asyncio.run(verifier.find_caller(new.token("predict"))).id == "oauth:ehr"
         assert "not known" in refusal(verifier, issuer.token("predict"))
+
+
+def test_a_provider_that_hangs_costs_one_thread_and_no_known_key(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetched_keys, "FETCH_SECONDS", 0.3)
+    monkeypatch.setattr(fetched_keys, "UNKNOWN_KEY_COOLDOWN_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        verifier = TokenVerifier(ISSUER, AUDIENCE, url)
+        await verifier.find_caller(issuer.token("predict"))
+        gate.clear()
+        before = threading.active_count()
+        unknown = [
+            asyncio.create_task(verifier.find_caller(issuer.token("", {"kid": f"guess-{number}"})))
+            for number in range(20)
+        ]
+        await asyncio.sleep(0)
+        assert (await verifier.find_caller(issuer.token("predict"))).id == "oauth:ehr"
+        outcomes = await asyncio.gather(*unknown, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {IdentityProviderUnavailableError}
+        assert len(requests) == 2
+        # The server's own for that request; the fetch's is the one that made the first fetch.
+        assert threading.active_count() - before <= 1
+        gate.set()
+
+    gate = Event()
+    gate.set()
+    with jwks_server(issuer, gate=gate) as (url, _, requests):
+        asyncio.run(scenario())
 
 
 def test_without_the_issuer_nobody_is_let_in_unchecked(issuer: Issuer) -> None:

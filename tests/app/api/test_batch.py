@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
+from app.api import answering
 from app.domain.heatmaps import encode_png
+from app.interop.uploads import read_any_upload
 from app.main import create_app
 from app.settings import Settings
 from tests.app.api.hanging import hanging_service
@@ -88,6 +92,38 @@ def test_lines_come_in_order_of_completion_and_time_is_counted_for_each_image(
             assert "0.5 s" in in_order[1]["problem"]["detail"]
 
     asyncio.run(scenario())
+
+
+def test_pictures_whose_time_has_passed_keep_their_threads(
+    tiny_models: Path, lesion_png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(models_dir=tiny_models, image_workers=2)
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def slow_read(*arguments: Any) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.3)
+        with lock:
+            at_once -= 1
+        return read_any_upload(*arguments)
+
+    monkeypatch.setattr(answering, "read_any_upload", slow_read)
+
+    async def scenario() -> None:
+        async with hanging_service(settings) as (_, http, engine):
+            engine.release.set()
+            answer = await http.post(
+                "/predict/batch",
+                files=files(*[lesion_png] * 8),
+                headers={"x-request-timeout": "0.1"},
+            )
+            assert [line["status"] for line in lines(answer)] == [504] * 8
+
+    asyncio.run(scenario())
+    assert most <= 2
 
 
 def test_batches_have_a_door_of_their_own(tiny_models: Path, lesion_png: bytes) -> None:

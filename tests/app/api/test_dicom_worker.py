@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.domain.errors import DicomQueueError
 from app.interop.dicom_queue import JobQueue
 from app.main import create_app
 from app.settings import Settings
@@ -64,3 +65,33 @@ def test_the_worker_goes_on(
     assert job["problem"] == problem
     assert f"unexpected {type(error).__name__}" in caplog.messages
     assert "Jane" not in str([record.__dict__ for record in caplog.records])
+
+
+def test_a_queue_that_fails_makes_its_job_wait_and_not_die(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        models_dir=tiny_models,
+        dicom_queue_dir=tmp_path / "queue",
+        dicom_store_peer="ARCHIVE@127.0.0.1:1",
+        dicom_retry_seconds=300,
+    )
+    starts = []
+
+    def refuse(_queue: JobQueue, identifier: str, _results: object) -> None:
+        starts.append(identifier)
+        raise DicomQueueError("the disk is full")
+
+    monkeypatch.setattr(JobQueue, "keep_results", refuse)
+    with TestClient(create_app(settings)) as client:
+        headers = {"Content-Type": "application/dicom"}
+        taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
+        (job,) = taken.json()["jobs"]
+        give_up = time.monotonic() + 120
+        while not job["attempts"]:
+            assert time.monotonic() < give_up, job
+            time.sleep(0.1)
+            job = client.get(f"/dicom/jobs/{job['id']}").json()
+        time.sleep(2.5)  # looks for work more than twice
+    assert (job["state"], job["problem"], job["attempts"]) == ("waiting", "dicom-queue", 1)
+    assert len(starts) == 1

@@ -10,12 +10,15 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from typer.testing import CliRunner
 
+from app import feedback
 from app.audit import AuditLog, verify
 from app.cli import main
 from app.domain.errors import AnswerAmbiguousError, AnswerNotFoundError
+from app.domain.heatmaps import encode_png
 from app.feedback import FEEDBACK_FOLDER, find_answer
 from app.main import create_app
 from app.settings import Settings
+from tests.pictures import sharp_lesion
 
 GIVEN = {"diagnosis": "mel", "source": "histo"}
 
@@ -111,12 +114,22 @@ def test_an_image_of_a_batch_is_named_by_its_index(
 def test_a_request_id_that_was_used_twice_is_refused(
     audited: TestClient, audit_dir: Path, lesion_png: bytes
 ) -> None:
-    for _ in range(2):
-        predict(audited, lesion_png, "visit-1")
+    for picture in (lesion_png, encode_png(sharp_lesion(330, 240))):
+        predict(audited, picture, "visit-1")
     response = audited.post("/feedback/visit-1", json=GIVEN)
     assert (response.status_code, problem(response)) == (409, "answer-ambiguous")
     assert "used more than once" in response.json()["detail"]
     assert feedback_records(audit_dir) == []
+
+
+def test_feedback_on_a_picture_that_was_answered_again_is_beside_the_newest_answer(
+    audited: TestClient, audit_dir: Path, lesion_png: bytes
+) -> None:
+    for _ in range(2):
+        predict(audited, lesion_png, "visit-2")
+    assert audited.post("/feedback/visit-2", json=GIVEN).status_code == 201
+    (record,) = feedback_records(audit_dir)
+    assert record["answer"]["sequence"] == 2
 
 
 PATIENT = "Zzyzx-Quux"
@@ -208,7 +221,12 @@ def test_changed_feedback_is_found(audited: TestClient, audit_dir: Path, lesion_
 def write_answers(directory: Path, request_ids: list[str]) -> None:
     log = AuditLog(directory, 1 << 30)
     answer = {"predicted_class": "nv"}
-    log.append([{"request_id": name, "answer": answer} for name in request_ids])
+    log.append(
+        [
+            {"request_id": name, "upload_sha256": f"{number:064x}", "answer": answer}
+            for number, name in enumerate(request_ids)
+        ]
+    )
     log.close()
 
 
@@ -219,6 +237,17 @@ def test_answers_are_searched_as_whole_ids_in_whole_lines(tmp_path: Path) -> Non
         file.write(b'{"answer":{"predicted_class":"mel"},"request_id":"torn","sequence":6')
     with pytest.raises(AnswerNotFoundError):
         find_answer(tmp_path, "torn", None)
+
+
+def test_answers_are_found_wherever_a_piece_of_the_log_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"r-{number}" for number in range(12)]
+    write_answers(tmp_path, names)
+    for size in (1, 37, 300, 301, 1000):
+        monkeypatch.setattr(feedback, "PIECE_BYTES", size)
+        found = [find_answer(tmp_path, name, None).sequence for name in names]
+        assert found == list(range(1, 13))
 
 
 def test_a_request_id_within_another_field_is_no_answer(tmp_path: Path) -> None:

@@ -167,6 +167,23 @@ def test_reload_under_load_fails_no_request(own_models: Path) -> None:
     with_fleet(own_models, scenario)
 
 
+def test_a_machine_without_memory_is_no_fault_of_a_model(
+    tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(_images: RgbImage) -> Outputs:
+        raise MemoryError
+
+    async def scenario(fleet: Fleet) -> None:
+        model = fleet.get(f"{PLAIN_MODEL}@2")
+        with monkeypatch.context() as patch:
+            patch.setattr(model.loaded.drawn.engine, "predict", starve)
+            await fleet.self_test()
+        fleet.check()
+        assert (await model.predict(IMAGES[0])).confidence > 0
+
+    with_fleet(tiny_models, scenario)
+
+
 def test_a_model_that_drifts_does_not_answer_until_it_passes_again(tiny_models: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         model = fleet.get(f"{PLAIN_MODEL}@2")

@@ -167,6 +167,19 @@ def test_more_than_fit_are_refused_and_known_ones_are_not(queue: JobQueue) -> No
     assert queue.put("1.2.9", b"photograph", CALLER).state is State.WAITING
 
 
+def test_a_photograph_that_was_refused_is_tried_again_where_it_is_another_file(
+    queue: JobQueue,
+) -> None:
+    job = queue.put("1.2.3", b"damaged", CALLER)
+    queue.end(job.id, State.REFUSED, "image-corrupt")
+    assert queue.put("1.2.3", b"damaged", CALLER).state is State.REFUSED
+    again = queue.put("1.2.3", b"whole", CALLER)
+    assert (again.id, again.state, again.problem) == (job.id, State.WAITING, None)
+    assert queue.photograph(job.id) == b"whole"
+    queue.end(job.id, State.STORED)
+    assert queue.put("1.2.3", b"other", CALLER).state is State.STORED
+
+
 def test_what_has_ended_leaves_no_trace_of_its_content(tmp_path: Path) -> None:
     queue = JobQueue(tmp_path, max_waiting=3)
     for number, end in enumerate((State.STORED, State.REFUSED)):
