@@ -21,6 +21,9 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 MIN_BYTES_TAKEN: Final = 4 * 1024
 
+MAX_UNTAKEN_BYTES: Final = 64 * 1024
+"""Of an answer that wait for its client; TLS has eight times as many by default."""
+
 READ_SECONDS: Final = 0.1
 """Between the end of a time and what is done about it; see `_Deadline`."""
 
@@ -75,6 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=MAX_UNTAKEN_BYTES)
         self._await_client()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -13,9 +13,10 @@ DURATION_SMOOTHING: Final = 0.1
 """Weight of the newest prediction in the moving average of their durations."""
 
 SLOW_BYTES_PER_SECOND: Final = 16 * 1024
-"""Mean rate of a body below which its place is given away when all are taken."""
+"""Mean rate of a body, or of an answer that is taken, below which its place is given away when all
+are taken."""
 _LEAST_SECONDS: Final = 1.0
-"""Before a body is called slow."""
+"""Before either is called slow."""
 
 
 class Place:
@@ -23,15 +24,19 @@ class Place:
 
     Attributes:
         scope: The request's work; cancelled where it must make room.
-        rate: Of its body in bytes a second when it had to; None until then.
+        rate: Of its body, or of its answer, in bytes a second when it had to; None until then.
+        is_answering: Whether its answer has begun.
     """
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.rate: float | None = None
+        self.is_answering = False
         self._entered = monotonic()
         self._num_bytes = 0
         self._is_arriving = False
+        self._given: float | None = None
+        self._bytes_taken, self._seconds_taking = 0, 0.0
 
     @property
     def seconds(self) -> float:
@@ -47,15 +52,32 @@ class Place:
         self._num_bytes += num_bytes
 
     def end_body(self) -> None:
-        """The whole body is here, or an answer has begun: the place is kept."""
+        """The whole body is here: the place is kept while it is worked on."""
         self._is_arriving = False
 
+    @contextmanager
+    def give(self, num_bytes: int) -> Iterator[None]:
+        """Wait for the caller to take a piece of the answer: the place may be taken away."""
+        self.is_answering, self._given = True, monotonic()
+        try:
+            yield
+        finally:
+            self._seconds_taking += monotonic() - self._given
+            self._bytes_taken += num_bytes
+            self._given = None
+
     def slowness(self) -> float | None:
-        """Bytes a second of a body that comes slowly; None for what keeps its place."""
-        seconds = self.seconds
-        if not self._is_arriving or seconds < _LEAST_SECONDS:
+        """Bytes a second of what comes, or is taken, slowly; None for what keeps its place."""
+        if self._is_arriving:
+            num_bytes, seconds = self._num_bytes, self.seconds
+        elif self._given is not None:
+            waited = monotonic() - self._given
+            num_bytes, seconds = self._bytes_taken, self._seconds_taking + waited
+        else:
             return None
-        rate = self._num_bytes / seconds
+        if seconds < _LEAST_SECONDS:
+            return None
+        rate = num_bytes / seconds
         return rate if rate < SLOW_BYTES_PER_SECOND else None
 
 
@@ -93,11 +115,12 @@ class Admission:
 
     @contextmanager
     def enter(self) -> Iterator[Place]:
-        """Hold a place; where all are taken, that of the slowest body.
+        """Hold a place; where all are taken, that of the slowest body or answer.
 
         Raises:
             ServiceStoppingError: The door is closed.
-            ServiceBusyError: All places are taken, by bodies that are whole or come fast enough.
+            ServiceBusyError: All places are taken, by what is worked on, or comes and goes fast
+                enough.
                 By Little's law a full house empties in the mean time that a prediction spends
                 inside: that is when to come back.
         """
@@ -119,7 +142,7 @@ class Admission:
                 self._mean_seconds += weight * (place.seconds - self._mean_seconds)
 
     def _make_room(self) -> bool:
-        """Send the slowest body away; whether there was one."""
+        """Send the slowest body or answer away; whether there was one."""
         rates = [(rate, place) for place in self._places if (rate := place.slowness()) is not None]
         if not rates:
             return False

@@ -1,6 +1,7 @@
 """Bounds on requests: how many at once, how long their bodies are, how much time they take."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -28,14 +29,20 @@ REQUEST_TIMEOUT_HEADER: Final = "x-request-timeout"
 MULTIPART_OVERHEAD_BYTES: Final = 64 * 1024
 """Boundaries, part headers and other form fields around the image."""
 
+PIECE_BYTES: Final = 64 * 1024
+"""Of an answer that are given to the server at a time."""
+
 _SECONDS_KEY: Final = "dermhybrid.seconds"
+
+logger = logging.getLogger(__name__)
 
 
 class Admit:
     """Hold a place for a prediction from its first byte to its last, or refuse it at once.
 
     Under overload most requests end here: before their upload is read, and before the
-    framework has spent time on them. Whoever sends an upload slowly makes room for others then.
+    framework has spent time on them. Whoever sends an upload or takes an answer slowly makes room
+    for others then.
     """
 
     def __init__(self, app: ASGIApp, doors: Mapping[str, Admission]) -> None:
@@ -63,7 +70,7 @@ class Admit:
             await self._answer(place, scope, receive, send)
 
     async def _answer(self, place: Place, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer from a place, unless it is taken away before the body has come."""
+        """Answer from a place, unless it is taken away from who sends or reads slowly."""
 
         async def counted_receive() -> Message:
             message = await receive()
@@ -72,15 +79,26 @@ class Admit:
                 place.end_body()
             return message
 
-        async def noted_send(message: Message) -> None:
+        async def send_in_pieces(message: Message) -> None:
+            """Each piece is waited for: a place is held until its answer has been taken."""
             place.end_body()
-            await send(message)
+            body, given = message.get("body", b""), 0
+            while len(body) - given > PIECE_BYTES:
+                piece = body[given : given + PIECE_BYTES]
+                given += PIECE_BYTES
+                with place.give(PIECE_BYTES):
+                    await send({**message, "body": piece, "more_body": True})
+            with place.give(len(body) - given):
+                await send({**message, "body": body[given:]} if given else message)
 
         place.begin_body()
         with place.scope:
-            await self._app(scope, counted_receive, noted_send)
+            await self._app(scope, counted_receive, send_in_pieces)
         if place.scope.cancelled_caught and place.rate is not None:
             note_route(scope)
+            if place.is_answering:  # the server closes a connection whose answer ends too soon
+                logger.warning("answer not taken", extra={"bytes_per_second": round(place.rate)})
+                return
             await domain_problem(BodyTooSlowError(place.rate))(scope, receive, send)
 
 

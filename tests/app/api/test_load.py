@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import admission
 from app.api.admission import SLOW_BYTES_PER_SECOND, Admission
+from app.api.limits import PIECE_BYTES, Admit
 from app.domain.errors import ServiceBusyError
 from app.settings import Settings
 from tests.app.api.hanging import HangingEngine, hanging_service
@@ -138,6 +140,79 @@ def test_only_a_body_that_comes_slowly_makes_room(monkeypatch: pytest.MonkeyPatc
             with pytest.raises(ServiceBusyError):
                 stack.enter_context(door.enter())
         assert door.num_inside == 0
+
+    asyncio.run(scenario())
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def _answering(body: bytes) -> ASGIApp:
+    async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    return answer
+
+
+SCOPE: Scope = {"type": "http", "method": "POST", "path": "/predict"}
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 7])
+def test_answers_are_given_in_pieces(size: int) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    door = Admission(1)
+    app = Admit(_answering(body[:size]), {"/predict": door})
+    asyncio.run(app(dict(SCOPE), _nothing, send))
+    assert sent[0]["type"] == "http.response.start"
+    assert b"".join(message["body"] for message in sent[1:]) == body[:size] + b"end"
+    assert max(len(message["body"]) for message in sent[1:]) <= PIECE_BYTES
+    assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(sent) - 2) + [
+        False
+    ]
+    assert door.num_inside == 0
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_only_an_answer_that_is_taken_slowly_makes_room(
+    monkeypatch: pytest.MonkeyPatch, *, takes: bool
+) -> None:
+    monkeypatch.setattr(admission, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(admission, "SLOW_BYTES_PER_SECOND", 0 if takes else 1 << 30)
+
+    async def scenario() -> None:
+        stuck, sent = asyncio.Event(), list[Message]()
+
+        async def take_one(message: Message) -> None:
+            sent.append(message)
+            if len(sent) == 2:
+                stuck.set()
+                await asyncio.Event().wait()
+
+        door = Admission(1)
+        app = Admit(_answering(bytes(2 * PIECE_BYTES)), {"/predict": door})
+        first = asyncio.create_task(app(dict(SCOPE), _nothing, take_one))
+        await stuck.wait()
+        if takes:
+            with pytest.raises(ServiceBusyError), door.enter():
+                pass
+            first.cancel()
+            return
+        with door.enter():
+            await first  # its answer ends where it was; nothing is added to it
+            assert [message["type"] for message in sent] == [
+                "http.response.start",
+                "http.response.body",
+            ]
+            assert door.num_inside == 1
 
     asyncio.run(scenario())
 
