@@ -29,14 +29,14 @@ class RecordedAnswer:
         sequence: Of its record.
         hash: Of its record.
         index: The image's place in a batch; None outside of one.
-        upload_sha256: Of the picture's file.
+        answered: What was asked of whom: the hash of the model's input, and the model.
         predicted_class: Its label; None where it was rejected.
     """
 
     sequence: int
     hash: str
     index: int | None
-    upload_sha256: str
+    answered: tuple[str, str]
     predicted_class: str | None
 
 
@@ -49,7 +49,7 @@ def find_answer(directory: Path, request_id: str, index: int | None) -> Recorded
         index: The image's place in a batch; None where there is one image.
 
     Returns:
-        The newest one, where the same picture was answered again.
+        The newest one, where the same model answered the same picture again.
 
     Raises:
         AnswerNotFoundError: None was recorded.
@@ -69,8 +69,8 @@ def find_answer(directory: Path, request_id: str, index: int | None) -> Recorded
         raise AnswerAmbiguousError(
             f"That request has answers to {len(matching)} images. Send the `index` of one of them."
         )
-    # A DICOM job that a stop interrupted answers the same picture again under its id.
-    if len({answer.upload_sha256 for answer in matching}) > 1:
+    # A DICOM job that a stop interrupted asks the same model of the same picture again.
+    if len({answer.answered for answer in matching}) > 1:
         raise AnswerAmbiguousError(
             f"{len(matching)} answers have that request id: it was used more than once, and "
             "feedback cannot tell them apart. Use each X-Request-ID once, or let the service "
@@ -119,7 +119,7 @@ def _read(line: bytes, request_id: str) -> RecordedAnswer | None:
             record["sequence"],
             record["hash"],
             record.get("index"),
-            record["upload_sha256"],
+            (record["input_sha256"], json.dumps(record["model"])),
             predicted,
         )
     except (ValueError, KeyError, TypeError):

@@ -295,6 +295,10 @@ class Metrics:
         self.self_test.labels(*labels).set(passed)
         self.self_tested_at.labels(*labels).set_to_current_time()
 
+    def expect_self_test(self, manifest: Manifest) -> None:
+        """There was none: where it stays so, the age of the last one, or of none, says it."""
+        self.self_tested_at.labels(manifest.name, str(manifest.version))
+
     def observe_shadow(self, manifest: Manifest, served: str, shadow: str, change: float) -> None:
         """Record what the shadow made of an image, beside the answer that was given."""
         labels = (manifest.name, str(manifest.version))

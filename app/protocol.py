@@ -85,6 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Wait for nothing any more."""
         self._client_sent()
         self.resume_writing()
+        self._end_taking()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -136,8 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, unless a request has come that was not read yet."""
-        close = super().timeout_keep_alive_handler
-        self.timeout_keep_alive_task = self.loop.call_later(READ_SECONDS, close)
+        self.timeout_keep_alive_task = self.loop.call_later(READ_SECONDS, self._close)
 
     def pause_writing(self) -> None:
         """The client does not take what is sent: watch it."""
@@ -145,8 +145,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_taking(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """It does again; the rest of what is the last is watched on."""
         super().resume_writing()
+        if not self.transport.is_closing():
+            self._end_taking()
+
+    def _end_taking(self) -> None:
         if self._taking:
             self._taking.cancel()
             self._taking = None

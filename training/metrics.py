@@ -75,7 +75,9 @@ def measure(
         per_class[label] = ClassMetrics(
             precision=_share(right, predicted == index, groups, counts),
             recall=_share(right, positive, groups, counts),
-            f1=_interval(figures["f1"][0, index], spread["f1"][:, index]),
+            f1=_interval(figures["f1"][0, index], spread["f1"][:, index])
+            if positive.any()
+            else _unknown(0.0),
             roc_auc=_unknown(0.5) if math.isnan(auc) else _interval(auc, aucs),
             support=int(positive.sum()),
         )
@@ -83,9 +85,10 @@ def measure(
         {
             "part": part,
             "num_images": len(labels),
+            "accuracy": _share(predicted == labels, np.ones(len(labels), bool), groups, counts),
             **{
                 name: _interval(figures[name][0], spread[name])
-                for name in ("accuracy", "balanced_accuracy", "macro_f1")
+                for name in ("balanced_accuracy", "macro_f1")
             },
             "per_class": per_class,
             "confusion_matrix": whole[0].astype(int).tolist(),
@@ -265,16 +268,15 @@ def _confusion(cell: Ints, counts: Ints) -> Floats:
 
 
 def _rates(confusion: Floats) -> dict[str, Floats]:
-    """Figures of samples; precision and recall are `_share`'s."""
+    """Figures of samples; those that are shares are `_share`'s."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     true, answered = confusion.sum(axis=2), confusion.sum(axis=1)
     f1 = _divide(2 * hits, true + answered)
     present = (true > 0).sum(axis=1)
     return {
-        "accuracy": _divide(hits.sum(axis=1), confusion.sum(axis=(1, 2))),
         "balanced_accuracy": _divide(_divide(hits, true).sum(axis=1), present),
         "macro_f1": _divide(f1.sum(axis=1), present),
-        "f1": f1,
+        "f1": np.where(true > 0, f1, np.nan),
     }
 
 

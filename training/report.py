@@ -49,7 +49,7 @@ def metrics_lines(metrics: Metrics) -> list[str]:
         f"| balanced accuracy | {_cells(metrics.balanced_accuracy)} |",
         f"| macro F1 | {_cells(metrics.macro_f1)} |",
         "",
-        "Intervals: percentiles of a bootstrap over lesions.",
+        "Intervals: percentiles of a bootstrap over lesions; of a share of none or all, Wilson's.",
         "",
         "| class | images | precision | recall | F1 | ROC AUC |",
         "|---|---|---|---|---|---|",
@@ -84,7 +84,7 @@ def reliability_lines(metrics: Metrics) -> list[str]:
             "|---|---|---|---|---|",
             *(
                 f"| {p.target} ({' + '.join(p.labels)}) | {p.required_sensitivity:.2f} | "
-                f"{p.threshold:.4f} | {_short(p.sensitivity)} | {_short(p.specificity)} |"
+                f"{p.threshold:.4f} | {_of_point(p, metrics)} |"
                 for p in metrics.operating_points
             ),
             "",
@@ -121,6 +121,14 @@ _ONLY_BENIGN: Final = (
 )
 
 
+def _of_point(point: OperatingPoint, metrics: Metrics) -> str:
+    """Sensitivity and specificity; blank where there is nothing to find, or nothing else."""
+    found = sum(metrics.per_class[label].support for label in point.labels)
+    sensitivity = _short(point.sensitivity) if found else ""
+    specificity = _short(point.specificity) if found < metrics.num_images else ""
+    return f"{sensitivity} | {specificity}"
+
+
 def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
     """When an answer is reported, and what came of it on the test part, as Markdown.
 
@@ -139,7 +147,7 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
         f"left aside. Of what is reported, {_short(outcome.accuracy)} is right; "
         f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant} malignant images are "
         f"reported as benign, {malignant_among_reported(outcome, metrics.num_images)} of what is "
-        f"reported{_rejected(outcome)}."
+        f"reported as that{_rejected(outcome)}."
         f"{_ONLY_BENIGN if reports_benign_alone(rules, metrics.operating_points) else ''}",
         "",
         "| reason | rule | share of test images |",
@@ -177,8 +185,8 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
     if any(rule.pooled for rule in rules.prediction_sets):
         lines += [
             "",
-            "\\* Too few validation images for this coverage: the threshold is of all classes "
-            "together, and nothing is promised for this one.",
+            "\\* Too few validation lesions for this coverage: the threshold is not of this class "
+            "alone, and nothing is promised for it.",
         ]
     return [*lines, ""]
 

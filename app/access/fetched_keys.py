@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 class FetchedKeys:
     """The newest keys that could be had.
 
-    A key that is known is found without a fetch, whatever becomes of one. There is one fetch at a
-    time, in one thread, however many wait for it or leave: a provider that hangs costs no more.
+    A key that is known is found without waiting: keys are fetched anew beside it, in the second
+    half of their life. There is one fetch at a time, in one thread, however many wait for it or
+    leave: a provider that hangs costs no more.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,11 +55,11 @@ class FetchedKeys:
             IdentityProviderUnavailableError: Whether it has cannot be told at present.
         """
         if (key := self._known(identifier)) is not None:
+            if self._age() > KEYS_LIFESPAN_SECONDS / 2:
+                self._begin_to_fetch()
             return key
-        if not self._is_fetching() and monotonic() - self._tried_at >= self._pause():
-            self._tried_at = monotonic()
-            self._fetching = asyncio.create_task(self._fetch(), name="fetch keys")
-        if self._fetching is not None:
+        self._begin_to_fetch()
+        if self._fetching is not None and not self._fetching.done():
             await asyncio.wait([self._fetching], timeout=FETCH_SECONDS)
         if (key := self._known(identifier)) is not None:
             return key
@@ -69,6 +70,13 @@ class FetchedKeys:
             "later, or use an API key."
         )
 
+    def _begin_to_fetch(self) -> None:
+        """Unless that is being done, or was tried just now."""
+        pause = UNKNOWN_KEY_COOLDOWN_SECONDS if self._are_fresh() else RETRY_SECONDS
+        if not self._is_fetching() and monotonic() - self._tried_at >= pause:
+            self._tried_at = monotonic()
+            self._fetching = asyncio.create_task(self._fetch(), name="fetch keys")
+
     def _is_fetching(self) -> bool:
         return self._fetching is not None and not self._fetching.done()
 
@@ -76,10 +84,10 @@ class FetchedKeys:
         return choose_key(self._keys, identifier) if self._are_fresh() else None
 
     def _are_fresh(self) -> bool:
-        return monotonic() - self._fetched_at < KEYS_LIFESPAN_SECONDS
+        return self._age() < KEYS_LIFESPAN_SECONDS
 
-    def _pause(self) -> float:
-        return UNKNOWN_KEY_COOLDOWN_SECONDS if self._are_fresh() else RETRY_SECONDS
+    def _age(self) -> float:
+        return monotonic() - self._fetched_at
 
     async def _fetch(self) -> None:
         try:

@@ -145,7 +145,7 @@ class PredictionSetSchema(BaseModel):
     pooled: Annotated[
         list[str],
         Field(
-            description="Classes of too few validation images: nothing is promised for them, and "
+            description="Classes of too few validation lesions: nothing is promised for them, and "
             "the set may lack one where it is the true class."
         ),
     ]

@@ -111,11 +111,12 @@ class DicomWorker:
         await to_thread.run_sync(self._queue.close)
 
     async def _run(self) -> None:
+        failure: DermHybridError = DicomQueueError()
         while not self._is_stopping:
             self._wake.clear()
             try:
                 if self._interrupted is not None:  # its start counts until this can be written
-                    await self._postpone(self._interrupted, kind_of(DicomQueueError()))
+                    await self._postpone(self._interrupted, kind_of(failure))
                     self._interrupted = None
                 job = await to_thread.run_sync(self._queue.start_next)
                 if job is not None:
@@ -127,8 +128,10 @@ class DicomWorker:
                 if job is not None:
                     continue
             except DicomQueueError as error:  # the disk is full? What was taken is still there.
+                failure = error
                 logger.error("queue failed", extra={"reason": str(error)})  # noqa: TRY400
             except Exception as error:  # noqa: BLE001  no memory, no thread? There may be again.
+                failure = ResourcesExhaustedError()
                 _log_unexpected(error)
             if not self._is_stopping:
                 with suppress(TimeoutError):

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.admission import Admission, Place
-from app.api.errors import client_closed, domain_problem, problem
+from app.api.errors import PROBLEM_KEY, client_closed, domain_problem, problem
 from app.api.observation import note_route
 from app.api.request_headers import header_of
 from app.domain.errors import (
@@ -80,7 +80,7 @@ class Admit:
             return message
 
         async def send_in_pieces(message: Message) -> None:
-            """Each piece is waited for: a place is held until its answer has been taken."""
+            """Each piece is waited for: a place is held until next to all has been taken."""
             place.end_body()
             body, given = message.get("body", b""), 0
             while len(body) - given > PIECE_BYTES:
@@ -97,6 +97,7 @@ class Admit:
         if place.scope.cancelled_caught and place.rate is not None:
             note_route(scope)
             if place.is_answering:  # the server closes a connection whose answer ends too soon
+                scope[PROBLEM_KEY] = "answer-not-taken"
                 logger.warning("answer not taken", extra={"bytes_per_second": round(place.rate)})
                 return
             await domain_problem(BodyTooSlowError(place.rate))(scope, receive, send)

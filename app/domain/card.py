@@ -178,7 +178,8 @@ def _all_clear_limit(rules: DecisionRules) -> list[str]:
     )
     if outcome.malignant_of_reported is not None:
         found = outcome.malignant_of_reported
-        limit += f", {found.value:.1%} ({found.low:.1%} to {found.high:.1%}) of what is"
+        share = f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
+        limit += f", {share} of all that were"
     return [f"{limit}."]
 
 

@@ -47,8 +47,7 @@ _BEFORE_THE_ANSWER: Final = frozenset(
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.OUT_OF_DISTRIBUTION: "The picture is unlike the dermatoscopic images that the model "
     "was trained on.",
-    Reason.POOR_QUALITY: "The picture is unusual among the training images in its focus, light, "
-    "colour or framing.",
+    Reason.POOR_QUALITY: "A check of the picture's quality found something.",
     Reason.NO_RULES: "It was not measured when this model's answers can be relied on.",
     Reason.MALIGNANCY: "The probability of a malignant lesion is above its operating point.",
     Reason.LOW_CONFIDENCE: "The confidence is below the level at which the model is right often "

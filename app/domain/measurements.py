@@ -15,7 +15,7 @@ class Strict(BaseModel):
 
 
 class Interval(Strict):
-    """A measured value with its 95 % bootstrap interval."""
+    """A measured value with its 95 % interval: a bootstrap's; of a share of 0 or 1, Wilson's."""
 
     value: float
     low: float

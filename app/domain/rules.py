@@ -37,8 +37,9 @@ class PredictionSetRule(Strict):
     Attributes:
         coverage: Share of images whose set is to hold the true class, for each class.
         thresholds: By class; it is in the set where its probability is at least that.
-        pooled: Classes of too few validation images for this coverage: their threshold is of
-            all classes together, and nothing is promised for them.
+        pooled: Classes of too few validation lesions for this coverage: their threshold is of
+            all classes together, or that of a lower coverage where it is lower, and nothing is
+            promised for them.
         measured: On the test part.
     """
 

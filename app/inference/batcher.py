@@ -71,8 +71,9 @@ class _Place(Generic[Item]):
 class Batcher(Generic[Item, Answer]):
     """A bounded line of items before a function that answers batches.
 
-    Every accepted item ends in exactly one of: its answer, the error of answering it alone,
-    `ServiceStoppingError`, or its caller's cancellation, which a deadline is too.
+    Every accepted item ends in exactly one of: its answer, the error of answering it alone, an
+    error beside the items such as a lack of memory, `ServiceStoppingError`, or its caller's
+    cancellation, which a deadline is too.
     """
 
     def __init__(

@@ -107,6 +107,7 @@ class ServedModel:
         except Exception as error:  # noqa: BLE001  a model that cannot run is as bad as a wrong one
             if is_exhaustion(error):  # the machine's moment, which tells nothing of the model
                 logger.error("no self-test", extra={"reason": type(error).__name__})  # noqa: TRY400
+                self._metrics.expect_self_test(self.manifest)
                 return
             self.fault = str(error)
             logger.error("self-test failed", extra={"reason": self.fault})  # noqa: TRY400

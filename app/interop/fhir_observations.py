@@ -1,7 +1,7 @@
 """The Observations of a FHIR answer: predicted class, probabilities, decision (ADR-0020)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from app.domain.decision import Decision, OperatingPointResult
 from app.interop.fhir_codes import (
@@ -124,7 +124,7 @@ def _grounds(made: Decision, found: Classified) -> Iterator[Json]:
                 f"prediction-set-{percent.rstrip('%')}",
                 f"Classes that remain possible, at {percent} coverage",
             ),
-            "valueString": ", ".join(found_set.labels),
+            "valueString": ", ".join(found_set.labels) + _unpromised(found_set.pooled),
         }
     if found.disagreement is not None:
         yield {
@@ -141,6 +141,11 @@ def _grounds(made: Decision, found: Classified) -> Iterator[Json]:
             "code": own("same-class", "Share of the picture's symmetries with the same class"),
             "valueQuantity": share(found.uncertainty.same_class),
         }
+
+
+def _unpromised(pooled: Sequence[str]) -> str:
+    """Nothing where a set promises its coverage for each class."""
+    return f" (nothing is promised for {', '.join(pooled)})" if pooled else ""
 
 
 def _operating_point(result: OperatingPointResult) -> Json:

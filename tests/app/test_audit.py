@@ -249,6 +249,18 @@ def test_records_that_come_together_share_a_write_and_each_is_told(tmp_path: Pat
     assert [json.loads(line)["item"] for line in lines_of(tmp_path)] == list(range(21))
 
 
+def test_a_queue_whose_writer_has_ended_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        queue = AuditQueue(AuditLog(tmp_path, LARGE))
+        queue._worker.cancel()
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            with pytest.raises(AuditUnavailableError):
+                await queue.append({"item": 1})
+
+    asyncio.run(scenario())
+
+
 def test_every_answer_is_recorded_and_nothing_of_the_image(
     tiny_models: Path, tmp_path: Path, lesion_png: bytes
 ) -> None:

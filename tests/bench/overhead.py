@@ -9,6 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from tests.bench.client import Load, ask
 from tests.bench.connections import connect
 from tests.bench.servers import PEERS, Call, Server, serve_peer
@@ -37,19 +40,22 @@ def overhead(bench: Bench) -> dict[str, Any]:
                     turns = asyncio.run(_take_turns(bare, asked, bench.rounds))
                     starts.setdefault(folder.parent.name, []).append(turns)
     for name, measured in starts.items():
-        bare_ms, served_ms, plain_ms = (
-            statistics.median(values) for values in zip(*measured, strict=True)
-        )
+        alone_ms, served_ms, plain_ms = (np.array(values) for values in zip(*measured, strict=True))
         found[name] = {
-            "bare_p50_ms": round(bare_ms, 2),
-            "service_p50_ms": round(served_ms, 2),
-            "plain_p50_ms": round(plain_ms, 2),
-            "overhead_ms": round(served_ms - bare_ms, 2),
-            "overhead_share": round(served_ms / bare_ms - 1.0, 4),
-            "plain_overhead_ms": round(plain_ms - bare_ms, 2),
-            "by_start_ms": [round(served - alone, 2) for alone, served, _ in measured],
+            "bare_p50_ms": _median(alone_ms),
+            "service_p50_ms": _median(served_ms),
+            "plain_p50_ms": _median(plain_ms),
+            # Of what took turns with each other.
+            "overhead_ms": _median(served_ms - alone_ms),
+            "overhead_share": round(float(np.median(served_ms / alone_ms)) - 1.0, 4),
+            "plain_overhead_ms": _median(plain_ms - alone_ms),
+            "by_start_ms": (served_ms - alone_ms).round(2).tolist(),
         }
     return found
+
+
+def _median(milliseconds: npt.NDArray[np.float64]) -> float:
+    return round(float(np.median(milliseconds)), 2)
 
 
 class _Bare:

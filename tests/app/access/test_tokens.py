@@ -195,25 +195,53 @@ def test_keys_are_fetched_once_and_again_when_they_change(
 def test_a_provider_that_hangs_costs_one_thread_and_no_known_key(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetched_keys, "FETCH_SECONDS", 0.3)
     monkeypatch.setattr(fetched_keys, "UNKNOWN_KEY_COOLDOWN_SECONDS", 0.0)
 
     async def scenario() -> None:
         verifier = TokenVerifier(ISSUER, AUDIENCE, url)
         await verifier.find_caller(issuer.token("predict"))
+        monkeypatch.setattr(fetched_keys, "FETCH_SECONDS", 0.3)
         gate.clear()
         before = threading.active_count()
         unknown = [
             asyncio.create_task(verifier.find_caller(issuer.token("", {"kid": f"guess-{number}"})))
             for number in range(20)
         ]
-        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while len(requests) < 2:  # noqa: ASYNC110  another thread's
+                await asyncio.sleep(0.01)
         assert (await verifier.find_caller(issuer.token("predict"))).id == "oauth:ehr"
         outcomes = await asyncio.gather(*unknown, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {IdentityProviderUnavailableError}
         assert len(requests) == 2
         # The server's own for that request; the fetch's is the one that made the first fetch.
         assert threading.active_count() - before <= 1
+        gate.set()
+
+    gate = Event()
+    gate.set()
+    with jwks_server(issuer, gate=gate) as (url, _, requests):
+        asyncio.run(scenario())
+
+
+def test_keys_that_grow_old_are_fetched_beside_those_who_need_none(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetched_keys, "UNKNOWN_KEY_COOLDOWN_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        verifier = TokenVerifier(ISSUER, AUDIENCE, url)
+        await verifier.find_caller(issuer.token("predict"))
+        gate.clear()
+        monkeypatch.setattr(fetched_keys, "KEYS_LIFESPAN_SECONDS", 1e9)
+        await verifier.find_caller(issuer.token("predict"))
+        assert len(requests) == 1
+        assert verifier._fetched is not None
+        verifier._fetched._fetched_at -= 0.6e9
+        async with asyncio.timeout(60):
+            while len(requests) < 2:  # while the provider does not answer
+                await verifier.find_caller(issuer.token("predict"))
+                await asyncio.sleep(0.01)
         gate.set()
 
     gate = Event()

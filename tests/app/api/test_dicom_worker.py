@@ -4,12 +4,14 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from app.domain.errors import DicomQueueError
+from app.interop.dicom_jobs import State
 from app.interop.dicom_queue import JobQueue
 from app.main import create_app
 from app.settings import Settings
@@ -95,3 +97,30 @@ def test_a_queue_that_fails_makes_its_job_wait_and_not_die(
         time.sleep(2.5)  # looks for work more than twice
     assert (job["state"], job["problem"], job["attempts"]) == ("waiting", "dicom-queue", 1)
     assert len(starts) == 1
+
+
+def test_a_stop_waits_for_the_job_at_hand(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        models_dir=tiny_models,
+        dicom_queue_dir=tmp_path / "queue",
+        dicom_store_peer="ARCHIVE@127.0.0.1:1",
+        dicom_retry_seconds=300,
+    )
+    keep, begun = JobQueue.keep_results, Event()
+
+    def slowly(queue: JobQueue, *arguments: Any) -> None:
+        begun.set()
+        time.sleep(1.0)
+        keep(queue, *arguments)
+
+    monkeypatch.setattr(JobQueue, "keep_results", slowly)
+    with TestClient(create_app(settings)) as client:
+        headers = {"Content-Type": "application/dicom"}
+        taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
+        assert taken.status_code == 202
+        assert begun.wait(120)
+    queue = JobQueue(tmp_path / "queue", max_waiting=1)
+    assert queue.count()[State.ANSWERED] == 1
+    queue.close()

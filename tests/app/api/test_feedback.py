@@ -18,6 +18,7 @@ from app.domain.heatmaps import encode_png
 from app.feedback import FEEDBACK_FOLDER, find_answer
 from app.main import create_app
 from app.settings import Settings
+from tests.conftest import PLAIN_MODEL
 from tests.pictures import sharp_lesion
 
 GIVEN = {"diagnosis": "mel", "source": "histo"}
@@ -132,6 +133,19 @@ def test_feedback_on_a_picture_that_was_answered_again_is_beside_the_newest_answ
     assert record["answer"]["sequence"] == 2
 
 
+def test_feedback_on_two_models_answers_is_ambiguous(
+    audited: TestClient, lesion_png: bytes
+) -> None:
+    for version in (1, 2):
+        audited.post(
+            f"/predict?model={PLAIN_MODEL}@{version}",
+            files={"image": lesion_png},
+            headers={"X-Request-ID": "visit-3"},
+        )
+    response = audited.post("/feedback/visit-3", json=GIVEN)
+    assert (response.status_code, problem(response)) == (409, "answer-ambiguous")
+
+
 PATIENT = "Zzyzx-Quux"
 
 
@@ -223,7 +237,7 @@ def write_answers(directory: Path, request_ids: list[str]) -> None:
     answer = {"predicted_class": "nv"}
     log.append(
         [
-            {"request_id": name, "upload_sha256": f"{number:064x}", "answer": answer}
+            {"request_id": name, "input_sha256": f"{number:064x}", "model": {}, "answer": answer}
             for number, name in enumerate(request_ids)
         ]
     )

@@ -68,6 +68,27 @@ def test_a_failure_beside_the_items_ends_no_line() -> None:
     simulate(scenario)
 
 
+def test_a_failure_before_the_answer_is_every_items_end_and_not_the_lines() -> None:
+    class Starved(Batcher[int, int]):
+        failures = [MemoryError()]  # noqa: RUF012
+
+        async def _settle(self, futures: list["asyncio.Future[int]"]) -> bool:
+            if self.failures:
+                raise self.failures.pop()
+            return await super()._settle(futures)
+
+    async def scenario() -> None:
+        batcher = Starved(Model().answer, BatchLimits())
+        tasks = [at(0, batcher, item) for item in range(2)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(result) for result in results} <= {MemoryError, int}
+        assert MemoryError in {type(result) for result in results}
+        assert await batcher.submit(3) == 6
+        await batcher.close(1.0)
+
+    simulate(scenario)
+
+
 @pytest.mark.parametrize("cancelled_at", [0.5, 1.5], ids=["in line", "in the running batch"])
 def test_a_cancelled_caller_does_not_harm_its_batch_mates(cancelled_at: float) -> None:
     async def scenario() -> None:

@@ -103,6 +103,15 @@ def test_a_referred_answer() -> None:
         if "valueCodeableConcept" in c
     }
     assert values == {"poor-quality", "malignancy", "hair", "too-dark"}
+    sets = {
+        c["code"]["coding"][0]["code"]: c["valueString"]
+        for c in decision["component"]
+        if c["code"]["coding"][0]["code"].startswith("prediction-set")
+    }
+    assert sets == {
+        "prediction-set-90": "mel",
+        "prediction-set-95": "mel, nv (nothing is promised for df)",
+    }
     (point,) = [c for c in decision["component"] if "interpretation" in c]
     assert point["interpretation"][0]["coding"][0]["code"] == "POS"
     assert point["referenceRange"][0]["high"]["value"] == 0.3
