@@ -251,12 +251,14 @@ def test_records_that_come_together_share_a_write_and_each_is_told(tmp_path: Pat
 
 def test_a_queue_whose_writer_has_ended_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def scenario() -> None:
-        queue = AuditQueue(AuditLog(tmp_path, LARGE))
+        log = AuditLog(tmp_path, LARGE)
+        queue = AuditQueue(log)
         queue._worker.cancel()
         await asyncio.sleep(0)
         async with asyncio.timeout(60):
             with pytest.raises(AuditUnavailableError):
                 await queue.append({"item": 1})
+        log.close()
 
     asyncio.run(scenario())
 
