@@ -18,6 +18,35 @@ from app.settings import Settings
 from tests.dicom_photographs import make_dataset, to_bytes
 
 
+def settings_of(models: Path, folder: Path) -> Settings:
+    """With an archive that nobody listens for."""
+    return Settings(
+        models_dir=models,
+        dicom_queue_dir=folder / "queue",
+        dicom_store_peer="ARCHIVE@127.0.0.1:1",
+        dicom_retry_seconds=300,
+    )
+
+
+def send_photograph(client: TestClient) -> dict[str, Any]:
+    """The job of one."""
+    headers = {"Content-Type": "application/dicom"}
+    taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
+    assert taken.status_code == 202
+    (job,) = taken.json()["jobs"]
+    return dict(job)
+
+
+def await_first_attempt(client: TestClient, job: dict[str, Any]) -> dict[str, Any]:
+    """The job when it has failed once."""
+    give_up = time.monotonic() + 120
+    while not job["attempts"]:
+        assert time.monotonic() < give_up, job
+        time.sleep(0.1)
+        job = client.get(f"/dicom/jobs/{job['id']}").json()
+    return job
+
+
 def fails_once(real: Callable[..., Any], error: Exception) -> Callable[..., Any]:
     errors = [error]
 
@@ -48,22 +77,12 @@ def test_the_worker_goes_on(
     error: Exception,
     problem: str,
 ) -> None:
-    settings = Settings(
-        models_dir=tiny_models,
-        dicom_queue_dir=tmp_path / "queue",
-        dicom_store_peer="ARCHIVE@127.0.0.1:1",
-        dicom_retry_seconds=300,
-    )
     monkeypatch.setattr(JobQueue, method, fails_once(getattr(JobQueue, method), error))
-    with caplog.at_level(logging.ERROR), TestClient(create_app(settings)) as client:
-        headers = {"Content-Type": "application/dicom"}
-        taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
-        (job,) = taken.json()["jobs"]
-        give_up = time.monotonic() + 120
-        while not job["attempts"]:
-            assert time.monotonic() < give_up, job
-            time.sleep(0.1)
-            job = client.get(f"/dicom/jobs/{job['id']}").json()
+    with (
+        caplog.at_level(logging.ERROR),
+        TestClient(create_app(settings_of(tiny_models, tmp_path))) as client,
+    ):
+        job = await_first_attempt(client, send_photograph(client))
     assert job["problem"] == problem
     assert f"unexpected {type(error).__name__}" in caplog.messages
     assert "Jane" not in str([record.__dict__ for record in caplog.records])
@@ -72,12 +91,6 @@ def test_the_worker_goes_on(
 def test_a_queue_that_fails_makes_its_job_wait_and_not_die(
     tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(
-        models_dir=tiny_models,
-        dicom_queue_dir=tmp_path / "queue",
-        dicom_store_peer="ARCHIVE@127.0.0.1:1",
-        dicom_retry_seconds=300,
-    )
     starts = []
 
     def refuse(_queue: JobQueue, identifier: str, _results: object) -> None:
@@ -85,16 +98,10 @@ def test_a_queue_that_fails_makes_its_job_wait_and_not_die(
         raise DicomQueueError("the disk is full")
 
     monkeypatch.setattr(JobQueue, "keep_results", refuse)
-    with TestClient(create_app(settings)) as client:
-        headers = {"Content-Type": "application/dicom"}
-        taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
-        (job,) = taken.json()["jobs"]
-        give_up = time.monotonic() + 120
-        while not job["attempts"]:
-            assert time.monotonic() < give_up, job
-            time.sleep(0.1)
-            job = client.get(f"/dicom/jobs/{job['id']}").json()
+    with TestClient(create_app(settings_of(tiny_models, tmp_path))) as client:
+        job = await_first_attempt(client, send_photograph(client))
         time.sleep(2.5)  # looks for work more than twice
+        job = client.get(f"/dicom/jobs/{job['id']}").json()
     assert (job["state"], job["problem"], job["attempts"]) == ("waiting", "dicom-queue", 1)
     assert len(starts) == 1
 
@@ -102,12 +109,6 @@ def test_a_queue_that_fails_makes_its_job_wait_and_not_die(
 def test_a_stop_waits_for_the_job_at_hand(
     tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(
-        models_dir=tiny_models,
-        dicom_queue_dir=tmp_path / "queue",
-        dicom_store_peer="ARCHIVE@127.0.0.1:1",
-        dicom_retry_seconds=300,
-    )
     keep, begun = JobQueue.keep_results, Event()
 
     def slowly(queue: JobQueue, *arguments: Any) -> None:
@@ -116,10 +117,8 @@ def test_a_stop_waits_for_the_job_at_hand(
         keep(queue, *arguments)
 
     monkeypatch.setattr(JobQueue, "keep_results", slowly)
-    with TestClient(create_app(settings)) as client:
-        headers = {"Content-Type": "application/dicom"}
-        taken = client.post("/dicom/studies", content=to_bytes(make_dataset()), headers=headers)
-        assert taken.status_code == 202
+    with TestClient(create_app(settings_of(tiny_models, tmp_path))) as client:
+        send_photograph(client)
         assert begun.wait(120)
     queue = JobQueue(tmp_path / "queue", max_waiting=1)
     assert queue.count()[State.ANSWERED] == 1
