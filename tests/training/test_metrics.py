@@ -13,7 +13,12 @@ from sklearn.metrics import (
 
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.measurements import Interval, OperatingPoint
-from training.metrics import measure, measure_operating_points, measure_subgroups
+from training.metrics import (
+    _roc_aucs,
+    measure,
+    measure_operating_points,
+    measure_subgroups,
+)
 
 RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.integers(0, 7, 300)
@@ -42,6 +47,17 @@ def test_point_values_are_scikit_learns() -> None:
         assert figures.support == expected[3][index]
         auc = roc_auc_score(index == TRUE, PROBABILITIES[:, index])
         assert figures.roc_auc.value == pytest.approx(auc, abs=1e-4)
+
+
+def test_the_area_of_ties_and_of_repeated_images_is_scikit_learns() -> None:
+    coarse = (PROBABILITIES.astype(np.float64) * 8).round() / 8
+    counts = np.random.default_rng(2).integers(0, 4, (20, 300))
+    for index in range(7):
+        positive = np.equal(TRUE, index)
+        expected = [
+            roc_auc_score(positive, coarse[:, index], sample_weight=count) for count in counts
+        ]
+        np.testing.assert_allclose(_roc_aucs(positive, coarse[:, index], counts), expected)
 
 
 def test_interval_of_accuracy_is_the_binomial_one_for_single_images() -> None:
