@@ -168,6 +168,7 @@ def measure_outcome(
     malignant = [CLASS_INDEX[c.label] for c in CLASSES if c.malignancy is not Malignancy.BENIGN]
     predicted = answers.probabilities.argmax(axis=1)
     is_malignant, reported = np.isin(answers.labels, malignant), actions == Action.REPORT
+    reported_benign = reported & ~np.isin(predicted, malignant)
     return Outcome(
         reported=_mean(reported),
         referred=_mean(actions == Action.REFER),
@@ -175,12 +176,8 @@ def measure_outcome(
         accuracy=share(predicted == answers.labels, reported, answers.groups, seed=seed),
         num_malignant=int(is_malignant.sum()),
         num_malignant_rejected=int((is_malignant & (actions == Action.REJECT)).sum()),
-        malignant_of_reported=share(
-            is_malignant, reported & ~np.isin(predicted, malignant), answers.groups, seed=seed
-        ),
-        num_malignant_reported_benign=int(
-            (is_malignant & reported & ~np.isin(predicted, malignant)).sum()
-        ),
+        malignant_of_reported=share(is_malignant, reported_benign, answers.groups, seed=seed),
+        num_malignant_reported_benign=int((is_malignant & reported_benign).sum()),
         reasons={
             reason.value: _mean(np.array([reason in decision.reasons for decision in decisions]))
             for reason in Reason

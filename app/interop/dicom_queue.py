@@ -82,8 +82,11 @@ class JobQueue:
                     "INSERT INTO jobs"
                     " (id, instance, state, due, received, updated, photograph, caller, content)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (identifier, instance, State.WAITING, now, now, now, photograph, caller)
-                    + (content,),
+                    (
+                        *(identifier, instance, State.WAITING),
+                        *(now, now, now),
+                        *(photograph, caller, content),
+                    ),
                 )
             else:
                 identifier, state, before = known

@@ -168,6 +168,15 @@ def jwks_server(
         server.server_close()
 
 
+@contextmanager
+def hanging_server(issuer: Issuer) -> Iterator[tuple[str, Event, list[str]]]:
+    """One that hangs while its gate, the second, is not set."""
+    gate = Event()
+    gate.set()
+    with jwks_server(issuer, gate=gate) as (url, _, requests):
+        yield url, gate, requests
+
+
 def test_keys_are_fetched_once_and_again_when_they_change(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,9 +227,7 @@ def test_a_provider_that_hangs_costs_one_thread_and_no_known_key(
         assert threading.active_count() - before <= 1
         gate.set()
 
-    gate = Event()
-    gate.set()
-    with jwks_server(issuer, gate=gate) as (url, _, requests):
+    with hanging_server(issuer) as (url, gate, requests):
         asyncio.run(scenario())
 
 
@@ -244,9 +251,7 @@ def test_keys_that_grow_old_are_fetched_beside_those_who_need_none(
                 await asyncio.sleep(0.01)
         gate.set()
 
-    gate = Event()
-    gate.set()
-    with jwks_server(issuer, gate=gate) as (url, _, requests):
+    with hanging_server(issuer) as (url, gate, requests):
         asyncio.run(scenario())
 
 
