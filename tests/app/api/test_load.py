@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import admission
 from app.api.admission import SLOW_BYTES_PER_SECOND, Admission
+from app.api.errors import PROBLEM_KEY
 from app.api.limits import PIECE_BYTES, Admit
 from app.domain.errors import ServiceBusyError
 from app.settings import Settings
@@ -189,7 +190,7 @@ def test_only_an_answer_that_is_taken_slowly_makes_room(
     monkeypatch.setattr(admission, "SLOW_BYTES_PER_SECOND", 0 if takes else 1 << 30)
 
     async def scenario() -> None:
-        stuck, sent = asyncio.Event(), list[Message]()
+        stuck, sent, scope = asyncio.Event(), list[Message](), dict(SCOPE)
 
         async def take_one(message: Message) -> None:
             sent.append(message)
@@ -199,13 +200,14 @@ def test_only_an_answer_that_is_taken_slowly_makes_room(
 
         door = Admission(1)
         app = Admit(_answering(bytes(2 * PIECE_BYTES)), {"/predict": door})
-        first = asyncio.create_task(app(dict(SCOPE), _nothing, take_one))
+        first = asyncio.create_task(app(scope, _nothing, take_one))
         await stuck.wait()
         if takes:
             with pytest.raises(ServiceBusyError), door.enter():
                 pass
             first.cancel()
             return
+        assert PROBLEM_KEY not in scope
         with door.enter():
             await first  # its answer ends where it was; nothing is added to it
             assert [message["type"] for message in sent] == [
@@ -213,6 +215,7 @@ def test_only_an_answer_that_is_taken_slowly_makes_room(
                 "http.response.body",
             ]
             assert door.num_inside == 1
+            assert scope[PROBLEM_KEY] == "answer-not-taken"  # what the metrics count it as
 
     asyncio.run(scenario())
 

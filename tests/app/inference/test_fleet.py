@@ -177,7 +177,10 @@ def test_a_machine_without_memory_is_no_fault_of_a_model(
         model = fleet.get(f"{PLAIN_MODEL}@2")
         with monkeypatch.context() as patch:
             patch.setattr(model.loaded.drawn.engine, "predict", starve)
+            fleet._metrics.self_tested_at.clear()
             await fleet.self_test()
+        tested = f'self_test_timestamp_seconds{{model="{PLAIN_MODEL}",version="2"}} 0.0'
+        assert tested in fleet._metrics.render().decode()  # an alert on its age sees that
         fleet.check()
         assert (await model.predict(IMAGES[0])).confidence > 0
 
