@@ -138,9 +138,10 @@ class Recipe:
             takes away (AdamW; Loshchilov and Hutter, 2019); 0: plain Adam.
         backbone_rate: The backbone's learning rate over that of all other layers.
         schedule: How the learning rate falls.
-        warmup_steps: Steps of a stage over which a cosine's rate first rises from zero.
+        warmup_steps: Steps of a stage over which a cosine's rate first rises from zero; a tenth
+            of the stage at most (`training.progress.LAG_SHARE`).
         average_momentum: Weights are validated and kept as exponential moving averages with
-            this momentum a step; 0: as they are.
+            this momentum a step, which reach back over a tenth of a stage at most; 0: as they are.
         early_stopping_patience: Epochs without a better validation loss that end a stage.
         plateau_patience: Epochs without a better validation loss that lower the rate.
         plateau_factor: What the rate is then multiplied by.

@@ -34,7 +34,15 @@ from training.distillation import DistilledHybrid
 from training.hardware import describe_hardware
 from training.optimizers import averaged, build_optimizer
 from training.prepare import Part, PreparedData
-from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
+from training.progress import (
+    Progress,
+    after_epoch,
+    after_step,
+    is_finished,
+    max_lag,
+    rate_at,
+    start,
+)
 from training.provenance import running_code
 from training.run_folder import (
     CHECKPOINT_SECONDS,
@@ -48,7 +56,7 @@ from training.run_folder import (
     record_process,
     write_result,
 )
-from training.steps import Step, Validation, share, synchronise, train_step
+from training.steps import Step, Validation, limit_lag, share, synchronise, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +180,9 @@ def _run_stage(
     # XLA takes longer to compile these graphs for a processor than it saves there.
     compiled = bool(tf.config.list_physical_devices("GPU"))
     with strategy.scope():
-        model = _build_compiled(recipe, image_size, compiled=compiled)
+        model = _build_compiled(
+            recipe, image_size, max_lag(recipe, stage, num_steps), compiled=compiled
+        )
         synchronise(model, strategy)
     checkpoint = make_checkpoint(model)
     if not restore(run, checkpoint) and recipe.initial_model:
@@ -203,6 +213,8 @@ def _run_stage(
         )
         began = time.monotonic() - progress.seconds
         progress = trainer.train(progress, share(strategy, batches))
+        if is_chief(strategy):  # validation takes its time, too
+            save(run, checkpoint, progress)
         with averaged(model):
             found = measured.measure() if is_chief(strategy) else (0.0, 0.0)
             loss, accuracy = of_chief(strategy, found)
@@ -214,8 +226,9 @@ def _run_stage(
     return progress
 
 
-def _build_compiled(recipe: Recipe, image_size: int, *, compiled: bool) -> keras.Model:
+def _build_compiled(recipe: Recipe, image_size: int, lag: float, *, compiled: bool) -> keras.Model:
     model = build_hybrid(recipe, image_size)
+    limit_lag(model, lag)
     if recipe.teacher:
         model = DistilledHybrid(
             model,
@@ -224,7 +237,7 @@ def _build_compiled(recipe: Recipe, image_size: int, *, compiled: bool) -> keras
             temperature=recipe.distillation_temperature,
         )
     model.compile(
-        optimizer=build_optimizer(recipe, model),
+        optimizer=build_optimizer(recipe, model, lag),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=recipe.label_smoothing
         ),

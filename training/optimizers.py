@@ -11,15 +11,23 @@ from training.architectures import backbone_variables
 from training.config import Recipe
 
 
-def build_optimizer(recipe: Recipe, model: keras.Model) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer for a hybrid, its rate that of the first stage."""
+def build_optimizer(
+    recipe: Recipe, model: keras.Model, max_lag: float
+) -> keras.optimizers.Optimizer:
+    """The recipe's optimizer for a hybrid, its rate that of the first stage.
+
+    Args:
+        recipe: Rates, decay and momentum.
+        model: The hybrid.
+        max_lag: Steps that averages of weights may reach back at most (`progress.max_lag`).
+    """
     optimizer = DiscriminativeAdam(
         [variable.path for variable in backbone_variables(model)],
         recipe.backbone_rate,
         learning_rate=recipe.stages[0].learning_rate,
         weight_decay=recipe.weight_decay or None,
         use_ema=recipe.average_momentum > 0.0,
-        ema_momentum=recipe.average_momentum,
+        ema_momentum=min(recipe.average_momentum, 1.0 - 1.0 / max_lag),
     )
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(

@@ -13,6 +13,13 @@ from training.config import Recipe, Schedule
 MIN_PLATEAU_IMPROVEMENT: Final = 1e-4
 """`min_delta` of Keras's ReduceLROnPlateau."""
 
+LAG_SHARE: Final = 0.1
+"""Of a stage's steps, what a warm-up may take and a moving average may reach back, at most.
+
+Over a stage of 60 steps a warm-up of 100 would end at a sixth of the rate, and averages of
+momentum 0.99 would still be the stage before, at its image size, by half (0.99^60).
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -76,6 +83,17 @@ def is_finished(progress: Progress, recipe: Recipe) -> bool:
     return progress.stage >= len(recipe.stages)
 
 
+def max_lag(recipe: Recipe, stage: int, num_steps: int) -> float:
+    """`LAG_SHARE` of a stage in steps, at least 1.
+
+    Args:
+        recipe: Stages.
+        stage: Index.
+        num_steps: Steps of each epoch of the stage.
+    """
+    return max(1.0, LAG_SHARE * recipe.stages[stage].max_epochs * num_steps)
+
+
 def rate_at(recipe: Recipe, progress: Progress, step: int, num_steps: int) -> float:
     """The learning rate of one step.
 
@@ -89,7 +107,8 @@ def rate_at(recipe: Recipe, progress: Progress, step: int, num_steps: int) -> fl
         return progress.learning_rate
     done = progress.stage_epoch * num_steps + step
     total = recipe.stages[progress.stage].max_epochs * num_steps
-    warm = min(1.0, (done + 1) / max(1, recipe.warmup_steps))
+    warmup = min(recipe.warmup_steps, max_lag(recipe, progress.stage, num_steps))
+    warm = min(1.0, (done + 1) / max(1.0, warmup))
     return progress.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * done / total))
 
 

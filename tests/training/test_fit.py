@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from training import progress as progress_rules
+from training.architectures import build_hybrid
 from training.config import Stage
 from training.fit import fit
-from training.optimizers import DiscriminativeAdam, averaged
+from training.optimizers import DiscriminativeAdam, averaged, build_optimizer
 from training.prepare import Part, PreparedData
 from training.progress import Progress
 from training.recipes.catalog import RECIPES
 from training.run_folder import read_history
+from training.steps import limit_lag
 
 RECIPE = replace(
     RECIPES["lite-efficientnet-lite0"],
@@ -32,8 +35,9 @@ class KilledError(Exception):
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_lite")
 def test_averages_schedule_rates_and_draws_survive_an_interruption(
-    data: PreparedData, tmp_path: Path
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress_rules, "LAG_SHARE", 1.0)  # a tenth of six steps has no average
     fit(RECIPE, data, tmp_path / "whole")
 
     def die(progress: Progress, _steps: int, _loss: float) -> None:
@@ -67,6 +71,16 @@ def test_the_graph_of_a_step_is_made_once(
     # 3 steps an epoch, and a smaller batch at the end of both parts.
     fit(replace(RECIPE, batch_size=len(data.rows(Part.TRAIN)) // 2 - 1), data, tmp_path / "run")
     assert traced == [True, False]
+
+
+@pytest.mark.usefixtures("short_lite")
+def test_averages_and_statistics_of_a_short_stage_are_its_own() -> None:
+    for max_lag, momentum in ((1.0, 0.0), (6.0, 5 / 6), (1000.0, 0.99)):
+        model = build_hybrid(RECIPE, 32)
+        limit_lag(model, max_lag)
+        norms = [n for n in model.layers if isinstance(n, keras.layers.BatchNormalization)]
+        assert [norm.momentum for norm in norms] == pytest.approx([momentum] * len(norms))
+        assert build_optimizer(RECIPE, model, max_lag).ema_momentum == pytest.approx(momentum)
 
 
 def test_the_backbone_moves_by_its_own_rate_and_averages_lag_behind() -> None:

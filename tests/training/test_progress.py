@@ -6,7 +6,15 @@ from dataclasses import replace
 import pytest
 
 from training.config import Backbone, Recipe, Schedule, Stage
-from training.progress import Progress, after_epoch, after_step, is_finished, rate_at, start
+from training.progress import (
+    Progress,
+    after_epoch,
+    after_step,
+    is_finished,
+    max_lag,
+    rate_at,
+    start,
+)
 
 RECIPE = Recipe(
     name="x",
@@ -88,6 +96,20 @@ def test_cosine_rises_over_the_warmup_and_falls_to_zero_over_the_stage() -> None
     assert rates[100] == pytest.approx(0.5e-3)
     assert 0 < rates[-1] < 1e-6
     assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+def test_a_short_stage_reaches_its_rate_and_forgets_the_stage_before() -> None:
+    stages = (Stage(128, 5, 1e-3), Stage(224, 1, 2e-4, 60))
+    recipe = replace(RECIPE, schedule=Schedule.COSINE, warmup_steps=100, stages=stages)
+    short = replace(start(recipe), stage=1, learning_rate=2e-4)
+    rates = [rate_at(recipe, short, step, 60) for step in range(60)]
+    assert max(rates) == rates[5] == pytest.approx(2e-4, rel=0.02)
+    assert max_lag(recipe, 1, 60) == pytest.approx(6)
+    assert (1 - 1 / max_lag(recipe, 1, 60)) ** 60 < 1e-4  # of what was averaged before it
+    # A long one keeps its hundred steps, and the smallest has its own averages all the same.
+    first = [rate_at(recipe, start(recipe), step, 200) for step in range(200)]
+    assert max(first) == first[99]
+    assert max_lag(recipe, 1, 3) == 1
 
 
 def test_plateau_keeps_one_rate_within_an_epoch_and_cosine_ignores_plateaus() -> None:

@@ -61,7 +61,7 @@ DISTILLED_DENSENET121_CONTINUED: Final = replace(
     seed=DISTILLED_DENSENET121.seed + 1,  # else it would meet the same distortions again
     stages=(
         Stage(image_size=128, max_epochs=5, learning_rate=1e-3),
-        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=60),
+        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=90),
     ),
 )
 DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(
