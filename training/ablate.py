@@ -28,7 +28,7 @@ from training.evaluate import measure_as_trained
 from training.fit import fit
 from training.prepare import Part, PreparedData
 from training.progress import Progress
-from training.run_folder import RunError, claim, read_result, write_json
+from training.run_folder import RESULT_NAME, RunError, claim, read_result, write_json
 
 BASE: Final = "base"
 
@@ -201,7 +201,7 @@ def _train(
     run: Path,
     report_step: Callable[[str, Progress, int], None],
 ) -> AblationRow:
-    if not (run / "result.json").exists():
+    if not (run / RESULT_NAME).exists():
         fit(
             recipe,
             data,

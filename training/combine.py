@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from app.domain.decision import disagreement
 from app.domain.ensemble import (
     ENSEMBLE_CARD_NAME,
+    ENSEMBLE_NAME,
     EnsembleManifest,
     EnsembleMember,
     pool,
@@ -65,6 +66,11 @@ def combine(
         ValueError: A member was trained on another split.
         ArtifactError: A member must not be served.
     """
+    if output.name != ENSEMBLE_NAME:
+        raise EnsembleError(
+            f"An ensemble is served from a file {ENSEMBLE_NAME} alone; name another folder in "
+            f"place of {output.name}."
+        )
     if output.exists():
         raise EnsembleError(f"{output} exists; delete it if its figures may be replaced.")
     models = [load_artifact(folder, fast=True) for folder in folders]

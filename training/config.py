@@ -134,8 +134,9 @@ class Recipe:
         batch_size: Images a step.
         class_weight_exponent: 1 weighs classes by inverse frequency as the paper does, 0 not
             at all, 0.5 by the inverse square root.
-        weight_decay: Share of each matrix and kernel, times the learning rate, that a step
-            takes away (AdamW; Loshchilov and Hutter, 2019); 0: plain Adam.
+        weight_decay: Share of each matrix and kernel, times the head's learning rate for the
+            backbone too, that a step takes away (AdamW; Loshchilov and Hutter, 2019); 0: plain
+            Adam.
         backbone_rate: The backbone's learning rate over that of all other layers.
         schedule: How the learning rate falls.
         warmup_steps: Steps of a stage over which a cosine's rate first rises from zero; a tenth
@@ -193,6 +194,11 @@ class Recipe:
         for field in ("mixup", "weight_decay", "backbone_rate", "warmup_steps"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must not be negative, got {getattr(self, field)}.")
+        if self.weight_decay and not self.backbone_rate:
+            raise ValueError(
+                "backbone_rate=0 with weight_decay would shrink the backbone and teach it nothing; "
+                "use frozen_layers."
+            )
         self._check_distillation()
         if self.backbone_weights == "none" and self.frozen_layers and not self.initial_model:
             raise ValueError(

@@ -122,7 +122,7 @@ def calibrate_run(
             on the test part: nothing is chosen after that.
     """
     check_data(run, data)
-    if evaluation_folder(run, Part.TEST).exists():
+    if any(evaluation_folder(run, Part.TEST, augmented=a).exists() for a in (False, True)):
         raise RunError(f"{run} was measured on the test part; it cannot be calibrated any more.")
     rows = data.rows(Part.VALIDATION)
     outputs = predict(load_graph(run), data.images, rows, report_progress)
@@ -168,6 +168,8 @@ def evaluate(
     if part is Part.TEST and calibration is None:
         raise RunError(f"{run}: run `python -m training calibrate {run}` before the test part.")
     graph = load_graph(run)
+    folder = evaluation_folder(run, part, augmented=augmented)
+    folder.mkdir(exist_ok=True)  # from here on the test part has been looked at
     rows = data.rows(part)
     labels = data.labels(rows)
     outputs = predict(graph, data.images, rows, report_progress)
@@ -175,8 +177,6 @@ def evaluate(
         outputs["probabilities"] = _predict_symmetries(graph, data.images, rows, report_progress)
     metrics = measure_all(part, data, outputs["probabilities"], calibration)
 
-    folder = evaluation_folder(run, part, augmented=augmented)
-    folder.mkdir(exist_ok=True)
     write_json(folder / "metrics.json", metrics.model_dump(mode="json"))
     draw_confusion_matrix(metrics, folder / "confusion_matrix.png")
     draw_reliability(metrics, folder / "reliability.png")

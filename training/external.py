@@ -14,6 +14,7 @@ OUTPUT/
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,8 @@ from training.run_folder import write_json
 from training.served import load_classifier, predict_all
 
 MAX_LABELS_BYTES: Final = 64 << 20
+MAX_LABELS: Final = 50_000
+"""Intervals by a thousand resamples take some 64 kB of memory an image."""
 _LIMITS: Final = ImageLimits()
 _SEED: Final = 20180814
 _SHOWN: Final = 20
@@ -147,6 +150,8 @@ def read_labels(path: Path) -> pd.DataFrame:
             f"and one column a class: {', '.join(names)}.",
             [],
         )
+    if len(table) > MAX_LABELS:
+        raise DatasetError(f"{path} has {len(table):,} rows; at most {MAX_LABELS:,} fit.", [])
     problems = [
         f"row {row}: image {image!r} has dx {dx!r}; expected one of {', '.join(LABELS)}"
         for row, (image, dx) in enumerate(zip(table["image"], table["dx"], strict=True), start=2)
@@ -172,27 +177,44 @@ def read_labels(path: Path) -> pd.DataFrame:
 def _find(folder: Path, names: list[str]) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder.", [])
-    present = {
-        path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    }
-    present |= {path.name: path for path in present.values()}
-    missing = [name for name in names if name not in present]
-    if missing:
+    present: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            for name in {path.name, path.stem}:
+                present.setdefault(name, []).append(path)
+    found = [present.get(name, []) for name in names]
+    times = Counter(paths[0] for paths in found if len(paths) == 1)
+    problems = [
+        f"{name}: no file of that name"
+        if not paths
+        else f"{name}: {' and '.join(path.name for path in paths)}; give the name with its suffix"
+        if len(paths) > 1
+        else f"{name}: {paths[0].name} is there in another row, too"
+        for name, paths in zip(names, found, strict=True)
+        if len(paths) != 1 or times[paths[0]] > 1
+    ]
+    if problems:
         raise DatasetError(
-            f"{folder}: {len(missing)} of {len(names)} images are missing.",
-            [f"{name}: no file of that name" for name in missing[:_SHOWN]],
+            f"{folder}: {len(problems)} of {len(names)} images cannot be told.", problems[:_SHOWN]
         )
-    return [present[name] for name in names]
+    return [path for (path,) in found]
 
 
 def _pixels(files: list[Path]) -> Iterator[RgbImage]:
+    """Model inputs; behind the first file that is none it only looks for more such."""
+    problems = []
     for file in files:
         try:
-            yield read_file(file, _LIMITS).model_input
+            pixels = read_file(file, _LIMITS).model_input
         except (OSError, ImageRejectedError) as error:
-            raise DatasetError("An image cannot be used.", [f"{file}: {error}"]) from error
+            problems.append(f"{file}: {error}")
+            continue
+        if not problems:
+            yield pixels
+    if problems:
+        raise DatasetError(
+            f"{len(problems)} of {len(files)} images cannot be used.", problems[:_SHOWN]
+        )
 
 
 def _write_predictions(

@@ -46,12 +46,14 @@ from training.progress import (
 from training.provenance import running_code
 from training.run_folder import (
     CHECKPOINT_SECONDS,
+    RESULT_NAME,
     RunError,
     RunResult,
     append_history,
     best_weights,
     check_claim,
     claim,
+    read_result,
     read_state,
     record_process,
     write_result,
@@ -81,7 +83,7 @@ def fit(
         strategy: How to spread a step over devices; `local_strategy`'s where it is None.
 
     Returns:
-        The result, also written to `result.json`.
+        The result, also written to `result.json`; of a run that is finished what stands there.
 
     Raises:
         RunError: The folder belongs to another recipe or dataset, the data was split by another
@@ -91,6 +93,9 @@ def fit(
         ValueError: The initial model's weights do not fit, or the devices cannot share the
             batches.
     """
+    if (run / RESULT_NAME).exists():  # what did not train is not to be called its maker
+        check_claim(run, recipe, data)
+        return read_result(run)
     strategy = strategy or local_strategy()
     if recipe.batch_size % strategy.num_replicas_in_sync:
         raise ValueError(

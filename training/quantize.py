@@ -75,7 +75,7 @@ def quantize(
     """Add the 8-bit form to `models/<name>/<version>/`, and its figures to manifest and card.
 
     Args:
-        folder: The artifact; it is replaced at one moment or stays as it is.
+        folder: The artifact; it is replaced as a whole or stays as it is.
         data: The dataset that it was trained on, with the same split.
         report_progress: Called with (images done, images in all) of the comparison.
         git_commit: Of this code, 40 hexadecimal digits.
@@ -104,11 +104,24 @@ def quantize(
         (made / MODEL_CARD_NAME).write_text(model_card(complete), encoding="utf-8")
         write_manifest(made, complete.model_copy(update={"files": list_files(made)}))
         verify(made)
-        folder.rename(scratch / "replaced")
-        made.rename(folder)
+        _exchange(folder, made, scratch / "replaced")
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if folder.exists():  # else the artifact itself is in there
+            shutil.rmtree(scratch, ignore_errors=True)
     return quantized
+
+
+def _exchange(folder: Path, made: Path, replaced: Path) -> None:
+    """Put what was made in the artifact's place, or leave that as it is.
+
+    A kill between the two renames leaves the artifact at `replaced`.
+    """
+    folder.rename(replaced)
+    try:
+        made.rename(folder)
+    except BaseException:
+        replaced.rename(folder)
+        raise
 
 
 def _write_graph(folder: Path, data: PreparedData) -> None:

@@ -105,9 +105,11 @@ def render(models: Path, sources: Path) -> str:
 def newest_manifests(models: Path) -> list[Manifest]:
     """The manifest of each model's newest version, by name."""
     return [
-        read_manifest(max(folder.iterdir(), key=lambda path: int(path.name)))[0]
+        read_manifest(max(versions, key=lambda path: int(path.name)))[0]
         for folder in sorted(models.iterdir())
-        if folder.is_dir()
+        # A folder that begins with a dot is of an export that was killed.
+        if not folder.name.startswith(".")
+        and (versions := [path for path in folder.glob("*") if path.name.isdigit()])
     ]
 
 

@@ -80,6 +80,7 @@ def measure(
 
     Raises:
         ArtifactError: A target must not be served.
+        ValueError: It was trained on another split.
     """
     rows = data.rows(Part.VALIDATION)[::every]
     images, labels = data.images[rows], data.labels(rows)
@@ -87,6 +88,7 @@ def measure(
     models: dict[str, Any] = {}
     for number, target in enumerate(targets):
         classifier = load_classifier(target)
+        classifier.require_split(data)
         done = number * (1 + len(DISTURBANCES)) * len(rows)
         calm = _answer(classifier, images)
         disturbances = {}

@@ -32,7 +32,8 @@ from training.prepare import PreparedData
 from training.progress import Progress
 
 CHECKPOINT_SECONDS: Final = 120.0
-"""Default pause between checkpoints: a kill loses at most this much work."""
+"""Default pause between checkpoints: a kill loses at most this much training, or a validation."""
+RESULT_NAME: Final = "result.json"
 
 
 class RunError(Exception):
@@ -233,7 +234,7 @@ def append_history(run: Path, line: dict[str, Any]) -> None:
 
 def write_result(run: Path, result: RunResult) -> None:
     """Declare a run finished."""
-    write_json(run / "result.json", asdict(result))
+    write_json(run / RESULT_NAME, asdict(result))
 
 
 def read_result(run: Path) -> RunResult:
@@ -242,9 +243,9 @@ def read_result(run: Path) -> RunResult:
     Raises:
         RunError: The run is not finished.
     """
-    if not (run / "result.json").exists():
+    if not (run / RESULT_NAME).exists():
         raise RunError(f"{run} is not finished; run `python -m training fit` again to resume it.")
-    return RunResult(**json.loads((run / "result.json").read_text(encoding="utf-8")))
+    return RunResult(**json.loads((run / RESULT_NAME).read_text(encoding="utf-8")))
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -12,7 +12,7 @@ from app.domain.ensemble import ENSEMBLE_NAME, EnsembleManifest, read_ensemble
 from app.domain.images import RgbImage
 from app.domain.manifest import Manifest
 from app.domain.measurements import Calibration
-from app.inference.ensembles import load_ensemble
+from app.inference.ensembles import LoadedEnsemble, load_ensemble
 from app.inference.models import LoadedModel, load_model
 from app.inference.registry import Loaded
 from app.inference.runtimes import engine_maker
@@ -39,6 +39,12 @@ class Classifier:
     def calibration(self) -> Calibration | None:
         """Operating points; None for an artifact from before calibration."""
         return self.loaded.manifest.calibration
+
+    def require_split(self, data: PreparedData) -> None:
+        """`require_split` of all models in it."""
+        ensemble = isinstance(self.loaded, LoadedEnsemble)
+        for model in self.loaded.members if ensemble else [self.loaded]:
+            require_split(model.manifest, data)
 
     def predict(self, images: RgbImage) -> Probabilities:
         """Answer (batch, 224, 224, 3) uint8 with (batch, 7) float32."""

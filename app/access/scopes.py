@@ -44,10 +44,14 @@ OPERATIONS: Final = frozenset({Scope.METRICS, Scope.ADMIN})
 """For the service's operators, who may have a port of their own."""
 
 _SMART: Final = re.compile(
-    r"(?:user|system)/(?P<resource>[A-Z][A-Za-z]*|\*)\.(?P<rights>read|write|\*|c?r?u?d?s?)"
+    r"(?P<of>user|system)/(?P<resource>[A-Z][A-Za-z]*|\*)\.(?P<rights>read|write|\*|c?r?u?d?s?)"
 )
 """SMART App Launch 2.2, clinical scopes of versions 1 and 2 without search parameters. Those of a
 `patient/` are not taken: the service does not know whose picture it is given."""
+
+_AS_ITSELF: Final = frozenset({Scope.REPORTS_WRITE, Scope.REPORTS_READ})
+"""What the service does in any patient's record with its own credential: not to be had by `user/`,
+which its server limits to what that user may see."""
 
 _BY_SMART: Final = (
     # (resource, right): a report is created by predicting; a model is a device (FHIR R4); a
@@ -78,6 +82,8 @@ def granted(scopes: Iterable[str]) -> frozenset[Scope]:
             found |= {
                 own
                 for resource, right, own in _BY_SMART
-                if smart["resource"] in {resource, "*"} and right in rights
+                if smart["resource"] in {resource, "*"}
+                and right in rights
+                and (smart["of"] == "system" or own not in _AS_ITSELF)
             }
     return frozenset(found)

@@ -34,6 +34,8 @@ _SUMMARIES: Final = {
     Action.REJECT: "AI (research use): a picture of a skin lesion could not be answered",
 }
 """Of less than 140 characters with a date, as the standard wants."""
+_WITHDRAWN: Final = frozenset({"entered-in-error", "cancelled"})
+"""FHIR's `status` of a report that does not count any more."""
 
 
 class _Element(BaseModel):
@@ -85,11 +87,14 @@ def report_query(patient_id: str) -> dict[str, str]:
 
 
 def prefetched(request: HookRequest) -> list[Any] | None:
-    """The reports that came with a call; None where none were sent along."""
-    if request.prefetch is None or PREFETCH_KEY not in request.prefetch:
+    """The reports that came with a call; None where no Bundle did.
+
+    A client whose search failed sends null or an OperationOutcome: that is not to have no report.
+    """
+    bundle = (request.prefetch or {}).get(PREFETCH_KEY)
+    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
         return None
-    bundle = request.prefetch[PREFETCH_KEY]
-    entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    entries = bundle.get("entry")
     listed = entries if isinstance(entries, list) else []
     return [e.get("resource") for e in listed if isinstance(e, dict)]
 
@@ -147,8 +152,13 @@ def make_card(answer: FiledAnswer, viewer_url: str | None) -> Json:
 
 
 def _action(report: Any, patient_id: str) -> Action | None:
-    """What an answer says is to become of it; None for what is no answer about this patient."""
+    """What an answer says is to become of it; None for what is no answer about this patient.
+
+    Or not any more: a report that was withdrawn is none.
+    """
     if not isinstance(report, dict) or report.get("resourceType") != "DiagnosticReport":
+        return None
+    if report.get("status") in _WITHDRAWN:
         return None
     subject = _member(report, "subject", "reference")
     codes = _codes(_member(report, "code", "coding"), CODE_SYSTEM)

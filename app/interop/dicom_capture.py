@@ -10,7 +10,7 @@ from app.domain.images import RgbImage
 from app.domain.notice import SHORT_NOTICE
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
 from app.interop.dicom_report import SOFTWARE_NAME, ReportedAnswer, equipment
-from app.interop.dicom_source import derive_uid
+from app.interop.dicom_source import ISSUER, derive_uid
 
 HEATMAP_SERIES_NUMBER: Final = 9002
 
@@ -46,11 +46,13 @@ def make_capture(
     # Nothing is known of either.
     capture["PatientOrientation"].value = None
     capture.add_new("Laterality", "CS", None)
-    capture.BurnedInAnnotation = "NO"  # the caption identifies nobody
     capture.DerivationDescription = f"{explained}. {SHORT_NOTICE}"
     capture.SourceImageSequence = [_reference(source, answer.frame)]
     for element in source.group_dataset(0x0028):
         capture.add(element)
+    for keyword in ISSUER:
+        if keyword in source:
+            capture.add(source[keyword])
     return capture
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, PersonName
 
@@ -18,8 +19,12 @@ Kind = Literal["report", "heatmap", "report-series", "heatmap-series", "group", 
 _NAMESPACE: Final = uuid.UUID("0c1a3b7e-6d54-5f0e-9a52-6a5f5ed1c5b1")
 """Drawn once for this project; a change of it changes every result's identifiers."""
 
-_TEXTS: Final[dict[str, int]] = {"PatientID": 64, "AccessionNumber": 16, "StudyID": 16}
+_LONGEST_LO: Final = 64
+_TEXTS: Final[dict[str, int]] = {"AccessionNumber": 16, "StudyID": 16}
 """Longest values of the value representations LO and SH (PS3.5, section 6.2)."""
+
+ISSUER: Final = ("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence")
+"""Whose identifier `PatientID` is: the same number is another person elsewhere."""
 
 _NAMES: Final = ("PatientName", "ReferringPhysicianName")
 _SEXES: Final = frozenset({"M", "F", "O"})
@@ -71,10 +76,10 @@ def take_over(photograph: Dataset) -> Dataset:
 
     Returns:
         A dataset of these elements alone, in UTF-8. What breaks the standard is left empty, the
-        identifiers excepted: without them a result would belong to nothing.
+        identifiers excepted: without them a result would belong to nothing, or to nobody.
 
     Raises:
-        ImageCorruptError: An identifier is missing or none.
+        ImageCorruptError: An identifier is missing or none; the patient's may be missing.
     """
     source = Dataset()
     source.SpecificCharacterSet = "ISO_IR 192"
@@ -85,6 +90,7 @@ def take_over(photograph: Dataset) -> Dataset:
                 f"The DICOM object's {keyword} is missing or none. Export it again."
             )
         setattr(source, keyword, uid)
+    _take_patient(source, photograph)
     for keyword, longest in _TEXTS.items():
         setattr(source, keyword, _text(value_of(photograph, keyword), longest))
     for keyword in _NAMES:
@@ -96,11 +102,52 @@ def take_over(photograph: Dataset) -> Dataset:
     source.StudyTime = _moment(TM, value_of(photograph, "StudyTime"))
     number = value_of(photograph, "InstanceNumber")
     source.InstanceNumber = number if isinstance(number, int) and 0 < number < 2**31 else 1
+    _take_pixels_history(source, photograph)
+    return source
+
+
+def _take_pixels_history(source: Dataset, photograph: Dataset) -> None:
+    """What is true of the results' pixels, too, for they show the photograph's."""
+    if (burned_in := value_of(photograph, "BurnedInAnnotation")) in ("YES", "NO"):
+        source.BurnedInAnnotation = burned_in
     if value_of(photograph, "LossyImageCompression") == "01":
         for keyword in _LOSSY:
             if keyword in photograph:
                 setattr(source, keyword, value_of(photograph, keyword))
-    return source
+
+
+def _take_patient(source: Dataset, photograph: Dataset) -> None:
+    for keyword in ("PatientID", "IssuerOfPatientID"):
+        _take_identifier(source, photograph, keyword)
+    if authority := _read_authority(photograph):
+        source.IssuerOfPatientIDQualifiersSequence = [authority]
+
+
+def _take_identifier(source: Dataset, photograph: Dataset, keyword: str) -> None:
+    """One without which a result could be filed under somebody else."""
+    value = value_of(photograph, keyword)
+    text = _text(value, _LONGEST_LO) if isinstance(value, str) else ""
+    if value and not text:
+        raise ImageCorruptError(
+            f"The DICOM object's {keyword} is no text of at most {_LONGEST_LO} characters: its "
+            "results could not be filed under the patient. Export it again."
+        )
+    if text or keyword == "PatientID":
+        setattr(source, keyword, text)
+
+
+def _read_authority(photograph: Dataset) -> Dataset | None:
+    """The universal identifier of who has given the patient's identifier (PS3.3, table 10-18)."""
+    sequence = value_of(photograph, "IssuerOfPatientIDQualifiersSequence")
+    if not isinstance(sequence, Sequence) or len(sequence) != 1:
+        return None
+    authority = Dataset()
+    for keyword in ("UniversalEntityID", "UniversalEntityIDType"):
+        text = _text(value_of(sequence[0], keyword), _LONGEST_LO)
+        if not text:
+            return None
+        setattr(authority, keyword, text)
+    return authority
 
 
 def _text(value: object, longest: int) -> str:

@@ -149,9 +149,13 @@ class _Writer:
                 "data": overlay.data,
                 "title": overlay.title,
             },
-            **_present(note=[{"text": f"Read nothing into it: {why}"} for why in overlay.warnings]),
+            "note": [
+                {"text": RESEARCH_USE_NOTICE},
+                *({"text": f"Read nothing into it: {why}"} for why in overlay.warnings),
+            ],
         }
-        return self._add("Media", media, self._identified("heatmap"), overlay.title)
+        words = f"{overlay.title}. {RESEARCH_USE_NOTICE}"
+        return self._add("Media", media, self._identified("heatmap"), words)
 
     def _add_report(self, results: list[Json], media: list[Json]) -> Json:
         finding, found = self._finding, self._finding.classified

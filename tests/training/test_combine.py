@@ -1,10 +1,13 @@
 """The ensemble's weights are those of least cross-entropy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from training.calibration import apply_temperature
-from training.combine import fit_weights
+from training.combine import EnsembleError, combine, fit_weights
+from training.prepare import PreparedData
 
 RANDOM = np.random.default_rng(5)
 EVIDENCE = RANDOM.normal(0, 1.5, (2, 4000, 7))
@@ -23,6 +26,12 @@ def test_independent_evidence_of_equal_worth_weighs_the_same() -> None:
     weights = fit_weights({"a": HALVES[0], "b": HALVES[1]}, LABELS)
     assert weights["a"] == pytest.approx(0.5, abs=0.03)
     assert sum(weights.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_an_ensemble_is_made_where_it_is_served_from(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(EnsembleError, match=r"from a file ensemble\.json alone"):
+        combine([], data, tmp_path / "ensemble-2.json", print, version=1, git_commit="0" * 40)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_knows_nothing_gets_no_weight() -> None:

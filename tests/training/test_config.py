@@ -53,6 +53,7 @@ def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
         ({"average_momentum": -0.1}, "average_momentum"),
         ({"mixup": -1.0}, "mixup"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"weight_decay": 0.1, "backbone_rate": 0.0}, "use frozen_layers"),
         (
             {
                 "cnn_reduction": CnnReduction.FLATTEN,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
 from tests.tiny_artifact import write_tiny_artifact
 from tests.tiny_rules import tiny_calibration, tiny_point, write_tiny_ensemble
+from training import external
 from training.external import evaluate_external, read_labels
 from training.prepare import DatasetError
 from training.served import load_artifact, load_classifier
@@ -180,4 +182,39 @@ def test_a_missing_or_broken_image_leaves_nothing_behind(
     with pytest.raises(DatasetError) as caught:
         evaluate_external(target, folder, missing, output, quiet)
     assert "absent.jpg" in caught.value.problems[0]
+    shutil.copy(folder / "absent.jpg", folder / "too.jpg")
+    shutil.copy(images / "IMG_1.png", folder / "good.png")
+    rows = [["absent", "nv"], ["good", "nv"], ["too", "nv"]]
+    three = write_csv(tmp_path / "three.csv", ["image", "dx"], rows)
+    with pytest.raises(DatasetError, match="2 of 3 images cannot be used") as caught:
+        evaluate_external(target, folder, three, output, quiet)
+    assert "too.jpg" in caught.value.problems[1]
     assert not output.exists()
+
+
+def test_a_name_is_that_of_one_file_and_a_file_counts_once(
+    models: Path, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "a.jpg", "b.png"):
+        shutil.copy(images / "IMG_1.png", folder / name)
+    rows = [["a", "nv"], ["a.jpg", "nv"], ["b", "nv"], ["b.png", "nv"]]
+    labels = write_csv(tmp_path / "labels.csv", ["image", "dx"], rows)
+    target, output = models / "one" / "1", tmp_path / "out"
+    with pytest.raises(DatasetError, match="3 of 4 images cannot be told") as caught:
+        evaluate_external(target, folder, labels, output, quiet)
+    assert caught.value.problems == [
+        "a: a.jpg and a.png; give the name with its suffix",
+        "b: b.png is there in another row, too",
+        "b.png: b.png is there in another row, too",
+    ]
+    labels = write_csv(tmp_path / "labels.csv", ["image", "dx"], [["a.jpg", "nv"], ["b", "nv"]])
+    assert evaluate_external(target, folder, labels, output, quiet).num_images == 2
+
+
+def test_more_labels_than_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external, "MAX_LABELS", 2)
+    path = write_csv(tmp_path / "labels.csv", ["image", "dx"], [[f"i{n}", "nv"] for n in range(3)])
+    with pytest.raises(DatasetError, match="3 rows; at most 2 fit"):
+        read_labels(path)

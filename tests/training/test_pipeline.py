@@ -140,12 +140,26 @@ def test_order_of_calibration_and_test_part_is_enforced(artifacts: Path, dataset
     assert "cannot be calibrated any more" in " ".join(
         run("calibrate", folder, "--data", dataset, code=1).split()
     )
+    measured = folder / "evaluation-test"
+    looked_at = measured.rename(folder / "evaluation-test-augmented")
+    try:
+        output = run("calibrate", folder, "--data", dataset, code=1)
+        assert "cannot be calibrated any more" in " ".join(output.split())
+    finally:
+        looked_at.rename(measured)
     hidden = (folder / "calibration.json").rename(folder / "hidden.json")
     try:
         output = run("evaluate", folder, "--data", dataset, "--part", "test", code=1)
         assert "before the test part" in " ".join(output.split())
     finally:
         hidden.rename(folder / "calibration.json")
+
+
+def test_a_finished_run_stays_as_it_was(artifacts: Path, dataset: Path) -> None:
+    folder = artifacts / "scratch-densenet121"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.json*")}
+    run("fit", "scratch-densenet121", "--data", dataset, "--run", folder, *OPTIONS, *FLOAT32)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.json*")} == before
 
 
 def test_history_has_a_line_an_epoch(artifacts: Path) -> None:

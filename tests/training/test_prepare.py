@@ -118,6 +118,10 @@ def test_every_wrong_row_is_listed_and_nothing_is_written(
     lines[3] = lines[3].replace(",akiec,", ",wart,")
     lines[5] = lines[4]
     lines[7] = "," + lines[7].split(",", 1)[1]
+    age = lines[0].split(",").index("age")
+    for number, text in ((9, "old"), (10, "-3"), (11, "")):
+        fields = lines[number].split(",")
+        lines[number] = ",".join([*fields[:age], text, *fields[age + 1 :]])
     metadata.write_text("\n".join(lines))
     with pytest.raises(DatasetError) as caught:
         run(root, metadata, tmp_path / "out" / "data", Protocol.LESION)
@@ -125,6 +129,9 @@ def test_every_wrong_row_is_listed_and_nothing_is_written(
     assert "line 4: unknown dx 'wart'" in text
     assert "line 8: image_id or lesion_id is empty" in text
     assert "ISIC_0000004 stands in 2 rows" in text
+    assert "line 10: age 'old'; expected years, 0 to 120, or nothing" in text
+    assert "line 11: age '-3'" in text
+    assert "line 12" not in text
     assert not (tmp_path / "out").exists()
 
 

@@ -118,6 +118,23 @@ def test_a_form_that_answers_worse_is_not_written(
     assert contents(artifact.parent.parent) == before
 
 
+def test_an_artifact_that_cannot_be_exchanged_stays(
+    artifact: Path, data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(artifact.parent.parent)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target == artifact.resolve() and path.name != "replaced":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(artifact, data, lambda *_: None, git_commit=COMMIT)
+    assert contents(artifact.parent.parent) == before
+
+
 def test_another_split_is_refused(tmp_path: Path, data: PreparedData) -> None:
     artifact = write_tiny_artifact(tmp_path, "tiny", model=ConvolutionalModel())
     with pytest.raises(ValueError, match="another split"):

@@ -23,6 +23,9 @@ def test_the_committed_page_is_what_the_command_writes() -> None:
 def models(tmp_path: Path) -> Path:
     write_tiny_artifact(tmp_path / "models", "cnn_densenet121")
     write_tiny_artifact(tmp_path / "models", "cnn_densenet121", version=10)
+    # What a killed export leaves, and one that failed.
+    (tmp_path / "models" / ".export-x" / "cnn_densenet121" / "11").mkdir(parents=True)
+    (tmp_path / "models" / "cnn_resnet50v2_attention").mkdir()
     return tmp_path / "models"
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from app.domain.images import RgbImage
 from app.inference.tensorflow_engine import TensorFlowEngine
-from tests.conftest import ATTENTION_MODEL, PLAIN_MODEL
+from tests.conftest import PLAIN_MODEL
+from tests.tiny_artifact import write_tiny_artifact
+from tests.tiny_rules import write_tiny_ensemble
 from training.prepare import Part, PreparedData
 from training.robustness import DISTURBANCES, SEED, measure, write
 from training.synthetic import draw_lesion
@@ -37,10 +39,22 @@ def test_grain_has_the_levels_of_its_name(image: RgbImage) -> None:
         assert abs(noise.mean()) < 0.1
 
 
-def test_answers_are_compared_with_the_undisturbed_ones(
-    tiny_models: Path, data: PreparedData, tmp_path: Path
-) -> None:
-    targets = [tiny_models / PLAIN_MODEL / "2", tiny_models / ATTENTION_MODEL / "1"]
+def test_models_of_another_split_are_not_measured(tiny_models: Path, data: PreparedData) -> None:
+    with pytest.raises(ValueError, match="another split"):
+        measure([tiny_models / PLAIN_MODEL / "2"], data, 2, lambda *_: None)
+
+
+def test_answers_are_compared_with_the_undisturbed_ones(data: PreparedData, tmp_path: Path) -> None:
+    of_data = {
+        "split_fingerprint": data.split_fingerprint,
+        "data_fingerprint": data.fingerprint,
+    }
+    members = [
+        write_tiny_artifact(tmp_path, name, attention=name == "two", seed=seed, **of_data)
+        for seed, name in enumerate(("one", "two"))
+    ]
+    write_tiny_ensemble(tmp_path, members, (0.5, 0.5))
+    targets = [members[0], tmp_path / "ensemble.json"]
     seen: list[tuple[int, int]] = []
     measured = measure(targets, data, 2, lambda done, total: seen.append((done, total)))
     rows = data.rows(Part.VALIDATION)[::2]

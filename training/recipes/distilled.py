@@ -58,7 +58,9 @@ DISTILLED_DENSENET121: Final = replace(
 DISTILLED_DENSENET121_CONTINUED: Final = replace(
     DISTILLED_DENSENET121,
     initial_model="models/cnn_densenet121/2",
-    seed=DISTILLED_DENSENET121.seed + 1,  # else it would meet the same distortions again
+    # Another order of the images. Their distortions are those of the earlier run's next epoch:
+    # `training.data` derives them from the seed and the epoch by a sum.
+    seed=DISTILLED_DENSENET121.seed + 1,
     stages=(
         Stage(image_size=128, max_epochs=5, learning_rate=1e-3),
         Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=90),

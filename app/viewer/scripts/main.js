@@ -51,7 +51,11 @@ class Page {
       import("../smart/chart.js").then(({ openChart }) => openChart(this));
     }
     await this.readService();
-    this.embedder = new Embedder(this.settings.embedders, {
+  }
+
+  /* As soon as it is known who that is: a patient has to leave the page without a key, too. */
+  listen(origins) {
+    this.embedder ??= new Embedder(origins, {
       open: (image, known) => this.addCase(new Case(image, known)),
       clear: () => {
         this.clear();
@@ -66,6 +70,8 @@ class Page {
       const job = new Job(async () => {
         const settings = await readSettings();
         byId("access").hidden = !settings.authentication;
+        this.settings = settings;
+        this.listen(settings.embedders);
         return { models: await listModels(), settings };
       });
       this.service = job;

@@ -43,6 +43,10 @@ class Chart {
   #writer = null;
   #imageOf = new WeakMap();
   #openings = new Map();
+  /* The image that the reader asked for last, and what was on the desk then. */
+  #wanted = null;
+  /* What came onto an empty desk although the reader wanted another one. */
+  #unasked = undefined;
 
   constructor(page) {
     this.page = page;
@@ -56,7 +60,10 @@ class Chart {
       this.#context = await finish(await readLaunchSettings(), given);
       this.#record = new Record(this.#context);
       this.#patient = await readPatient(this.#record, this.#context.patient);
-      this.#writer = new ReportWriter(this.#record, this.#context, () => this.#who());
+      this.#writer = new ReportWriter(this.#record, this.#context, {
+        showPatient: () => this.#who(),
+        say: (text) => this.page.say(text),
+      });
       this.#state = "open";
       // What was answered before this has no form yet.
       this.page.translate();
@@ -65,6 +72,7 @@ class Chart {
       this.#problem = error;
       this.#state = "failed";
       this.show();
+      this.page.say(`${t("chart.failed")} ${refusalText(error)}`);
       return;
     }
     this.page.say(t("chart.opened"));
@@ -94,9 +102,11 @@ class Chart {
   async #take(image) {
     const before = this.#openings.get(image.key);
     if (before?.shownCase && this.page.cases.includes(before.shownCase)) {
+      this.#wanted = null;
       this.page.select(before.shownCase);
       return;
     }
+    this.#wanted = { key: image.key, beside: this.page.selected };
     if (before?.isFetching) return;
     this.#openings.set(image.key, { isFetching: true });
     this.show();
@@ -105,8 +115,12 @@ class Chart {
       const shownCase = new Case(blob, { name: nameOf(image) });
       this.#imageOf.set(shownCase, image);
       this.#openings.set(image.key, { shownCase });
+      const shown = this.page.selected;
       this.page.addCase(shownCase);
-      if (this.page.cases.includes(shownCase)) this.page.select(shownCase);
+      // Who has chosen something else since then stays there.
+      const isWanted = this.#wanted?.key === image.key && [this.#wanted.beside, this.#unasked].includes(shown);
+      if (!isWanted) this.#unasked = shown === null ? shownCase : this.#unasked;
+      else if (this.page.cases.includes(shownCase)) this.page.select(shownCase);
     } catch (problem) {
       this.#openings.set(image.key, { problem });
       this.page.say(refusalText(problem));
@@ -160,7 +174,7 @@ class Chart {
         h("ul", {}, found.images.map((image) => h("li", {}, this.#line(image)))),
         found.more && h("p", { class: "fine" }, t("images.more")),
         found.problems.map(({ kind, problem }) =>
-          h("p", { class: "fine flag" }, problem.kind !== "other-subject" && `${t("images.problem", { kind })} `, refusalText(problem)),
+          h("p", { class: "fine flag" }, !["other-subject", "withdrawn"].includes(problem.kind) && `${t("images.problem", { kind })} `, refusalText(problem)),
         ),
         h("button", { type: "button", class: "quiet", "data-key": "look", on: { click: () => this.#look() } }, t("images.again")),
       ],

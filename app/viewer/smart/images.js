@@ -5,7 +5,8 @@ import { isAbout, listOf, resource, resourcesOf, textOf } from "./record.js";
 
 const MAX_IMAGES = 60;
 const MAX_PER_SEARCH = 50;
-const MAX_ENDPOINTS = 5;
+const MAX_ENDPOINTS = 50;
+const WITHDRAWN = ["entered-in-error", "not-done", "aborted", "cancelled", "superseded"];
 const MAX_IMAGE_BYTES = 32 * 1024 * 1024;
 const IMAGE_TYPES = ["image/jpeg", "image/png"];
 const OWN_ANSWER = "urn:dermhybrid:answer";
@@ -45,7 +46,9 @@ export async function findImages(record, patient) {
       const found = resourcesOf(bundle, kind).slice(0, MAX_PER_SEARCH);
       const own = found.filter((one) => isAbout(one, patient, record.base));
       if (own.length < found.length) problems.push({ kind, problem: new Refusal("other-subject", { kind }) });
-      images.push(...(await FINDERS[kind](own, record)));
+      const valid = own.filter(({ status, docStatus }) => ![status, docStatus].some((one) => WITHDRAWN.includes(one)));
+      if (valid.length < own.length) problems.push({ kind, problem: new Refusal("withdrawn", { kind }) });
+      images.push(...(await FINDERS[kind](valid, record)));
     } catch (error) {
       problems.push({ kind, problem: error instanceof Refusal ? error : new Refusal("unreadable") });
     }
@@ -133,12 +136,19 @@ function instancesOf(study) {
 /* Base of the study's WADO-RS service, or why there is none that may be asked. */
 async function wadoAddress(study, record, known) {
   const references = [...listOf(study.endpoint), ...listOf(study.series).flatMap((series) => listOf(series?.endpoint))];
+  let refusal = new Refusal("no-endpoint");
   for (const reference of references.map((one) => textOf(one?.reference)).slice(0, MAX_ENDPOINTS)) {
-    if (!known.has(reference) && known.size < MAX_ENDPOINTS) known.set(reference, await readEndpoint(reference, study, record));
-    const address = known.get(reference);
-    if (address !== undefined) return address;
+    // What a study contains has a name in that study alone.
+    const key = reference.startsWith("#") ? `${study.id}${reference}` : reference;
+    if (!known.has(key)) {
+      if (known.size >= MAX_ENDPOINTS) return new Refusal("too-many-endpoints", { max: MAX_ENDPOINTS });
+      known.set(key, await readEndpoint(reference, study, record));
+    }
+    const address = known.get(key);
+    if (typeof address === "string") return address;
+    if (refusal.kind === "no-endpoint") refusal = address;
   }
-  return new Refusal("no-endpoint");
+  return refusal;
 }
 
 async function readEndpoint(reference, study, record) {

@@ -23,12 +23,14 @@ export class ReportWriter {
   /**
    * @param {import("./record.js").Record} record
    * @param {{patient: string, encounter: string | null}} context of the launch
-   * @param {() => Node} showPatient who it is, in words
+   * @param {{showPatient: () => Node, say: (text: string) => void}} page `showPatient`: who it is, in words; `say`: to
+   *   readers who do not see it
    */
-  constructor(record, context, showPatient) {
+  constructor(record, context, { showPatient, say }) {
     this.record = record;
     this.context = context;
     this.showPatient = showPatient;
+    this.say = say;
     document.body.append(this.#dialog);
   }
 
@@ -42,7 +44,13 @@ export class ReportWriter {
     if (!this.#states.has(job)) this.#states.set(job, { status: "idle", bundle: null, mayBeThere: false });
     const state = this.#states.get(job);
     const root = h("section", { class: "block chart-report" });
-    state.show = () => fill(root, h("h3", {}, t("report.title")), this.#content(state, { shownCase, job, image }));
+    state.show = () => {
+      const held = root.contains(document.activeElement);
+      const title = h("h3", { tabindex: "-1" }, t("report.title"));
+      fill(root, title, this.#content(state, { shownCase, job, image }));
+      // The button that had the focus is gone.
+      if (held && !root.contains(document.activeElement)) title.focus({ preventScroll: true });
+    };
     state.show();
     return root;
   }
@@ -53,7 +61,7 @@ export class ReportWriter {
     if (asked.shownCase.isDrawn) return h("p", { class: "fine" }, t("report.drawn"));
     if (state.status === "sending") return h("p", { class: "state" }, t("report.sending"));
     if (state.status === "stored") {
-      return h("p", { role: "status" }, t("report.stored"), " ", h("code", {}, state.reference));
+      return h("p", { class: "stored" }, t("report.stored"), " ", h("code", {}, state.reference));
     }
     return [
       state.status === "failed"
@@ -110,12 +118,14 @@ export class ReportWriter {
     if (state.status === "sending" || state.status === "stored") return;
     state.status = "sending";
     state.show();
+    this.say(t("report.sending"));
     try {
       state.bundle ??= await this.#makeBundle(asked);
       // An attempt whose answer was lost may have arrived.
       const earlier = state.mayBeThere ? await this.#find(state.bundle) : null;
       state.reference = earlier ?? (await this.#send(state));
       state.status = "stored";
+      this.say(`${t("report.stored")} ${state.reference}`);
     } catch (error) {
       state.problem = error;
       state.status = "failed";

@@ -14,10 +14,13 @@ def test_own_names_are_taken_as_they_are() -> None:
     ("scope", "expected"),
     [
         ("system/DiagnosticReport.c", {Scope.PREDICT, Scope.REPORTS_WRITE}),
-        ("user/DiagnosticReport.cruds", {Scope.PREDICT, Scope.REPORTS_WRITE, Scope.REPORTS_READ}),
-        ("user/DiagnosticReport.write", {Scope.PREDICT, Scope.REPORTS_WRITE}),
-        ("user/DiagnosticReport.rs", {Scope.REPORTS_READ}),
-        ("user/DiagnosticReport.r", set()),
+        ("system/DiagnosticReport.cruds", {Scope.PREDICT, Scope.REPORTS_WRITE, Scope.REPORTS_READ}),
+        ("system/DiagnosticReport.write", {Scope.PREDICT, Scope.REPORTS_WRITE}),
+        ("system/DiagnosticReport.rs", {Scope.REPORTS_READ}),
+        ("system/DiagnosticReport.r", set()),
+        # A user's rights end at some patients; the service's own credential has no such end.
+        ("user/DiagnosticReport.cruds", {Scope.PREDICT}),
+        ("user/*.*", {Scope.PREDICT, Scope.MODELS_READ, Scope.FEEDBACK}),
         ("system/Device.read", {Scope.MODELS_READ}),
         ("system/Observation.cu", {Scope.FEEDBACK}),
         ("system/*.*", set(Scope) - {Scope.METRICS, Scope.ADMIN}),

@@ -110,17 +110,11 @@ def test_what_came_along_is_read_in_place_of_the_server(served: TestClient) -> N
     bundle = {"resourceType": "Bundle", "entry": [{"resource": report}]}
     (card,) = call(served, prefetch={"reports": bundle}).json()["cards"]
     assert card["indicator"] == "warning"
-    others: list[Any] = [
-        None,
-        [],
-        {},
-        {"entry": None},
-        {"entry": "x"},
-        {"entry": 5},
-        {"entry": [1, {}]},
-    ]
+    withdrawn = [{"resource": report | {"status": s}} for s in ("entered-in-error", "cancelled")]
+    others: list[Any] = [None, "x", 5, [1, {}], withdrawn]
     for nothing in others:
-        response = call(served, prefetch={"reports": nothing})
+        sent = {"resourceType": "Bundle", "entry": nothing}
+        response = call(served, prefetch={"reports": sent})
         assert response.status_code == 200
         assert response.json() == {"cards": []}
 
@@ -156,6 +150,18 @@ def test_a_card_is_recorded_before_it_is_shown(
         assert shown.status_code == (503 if required else 200)
         assert len(call(client, prefetch=sent).json()["cards"]) == 1
     assert len(card_records(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [None, [], {}, "x", {"resourceType": "OperationOutcome", "issue": [{"code": "timeout"}]}],
+)
+def test_a_prefetch_that_failed_is_not_a_record_without_answers(
+    ruled_models: Path, failed: Any
+) -> None:
+    settings = Settings(models_dir=ruled_models, runtime="openvino", cds_hooks=True)
+    with TestClient(create_app(settings)) as client:
+        assert call(client, prefetch={"reports": failed}).status_code == 412
 
 
 def test_no_address_of_a_caller_is_asked(ruled_models: Path) -> None:

@@ -62,6 +62,13 @@ def make_source(**elements: Any) -> Dataset:
     return take_over(read_object(to_bytes(make_dataset(**elements)), DEFAULT_LIMITS))
 
 
+def made_of(**elements: str) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
 def written(result: Dataset) -> Dataset:
     buffer = io.BytesIO()
     result.save_as(buffer, enforce_file_format=True)
@@ -156,7 +163,14 @@ def test_a_rejected_answer_has_a_report_without_classes() -> None:
 
 
 def test_results_belong_to_the_photographs_study() -> None:
-    photograph = make_dataset(InstanceNumber=7, PatientName="Müller^Jürgen")
+    photograph = make_dataset(
+        InstanceNumber=7,
+        PatientName="Müller^Jürgen",
+        IssuerOfPatientID="Region North",
+        IssuerOfPatientIDQualifiersSequence=[
+            made_of(UniversalEntityID="1.2.276.0.76", UniversalEntityIDType="ISO")
+        ],
+    )
     source = take_over(read_object(to_bytes(photograph), DEFAULT_LIMITS))
     for result in (
         written(make_report(source, make_answer())),
@@ -165,6 +179,7 @@ def test_results_belong_to_the_photographs_study() -> None:
         for keyword in (
             *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
             *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+            *("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence"),
             *("ReferringPhysicianName", "InstanceNumber"),
         ):
             assert result[keyword].value == photograph[keyword].value, keyword
@@ -213,13 +228,29 @@ def test_the_same_answer_has_the_same_identifiers_and_another_one_has_not() -> N
 def test_what_breaks_the_standard_is_not_taken_over(tmp_path: Path) -> None:
     photograph = make_dataset()
     photograph.PatientBirthDate, photograph.StudyTime = "long ago", "noon"
-    photograph.PatientSex, photograph.PatientID = "unknown", "x" * 65
+    photograph.PatientSex, photograph.AccessionNumber = "unknown", "x" * 17
     photograph.add_new("InstanceNumber", "LO", "first")
     source = take_over(read_object(to_bytes(photograph), DEFAULT_LIMITS))
     assert (source.PatientBirthDate, source.StudyTime, source.PatientSex) == ("", "", "")
-    assert (source.PatientID, source.InstanceNumber) == ("", 1)
+    assert (source.AccessionNumber, source.InstanceNumber) == ("", 1)
     assert source.PatientName == PATIENT_NAME
     assert_valid(make_report(source, make_answer()), tmp_path / "report.dcm")
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
+@pytest.mark.parametrize("value", ["x" * 65, "4711\n", ["A", "B"]])
+def test_results_are_filed_under_the_patient_or_not_at_all(keyword: str, value: object) -> None:
+    dataset = read_object(to_bytes(make_dataset()), DEFAULT_LIMITS)
+    dataset.add_new(keyword, "LO", value)
+    with pytest.raises(ImageCorruptError, match=f"{keyword} is no text of at most 64"):
+        take_over(dataset)
+
+
+@pytest.mark.parametrize("said", ["YES", "NO", None])
+def test_a_heatmap_says_of_its_pixels_what_the_photograph_says(said: str | None) -> None:
+    source = make_source(BurnedInAnnotation=said)
+    capture = written(make_capture(source, make_answer(), OVERLAY, "Grad-CAM"))
+    assert capture.get("BurnedInAnnotation") == said
 
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])

@@ -1,6 +1,7 @@
 """The Bundle of an answer holds what the answer is, and withstands every check there is."""
 
 import copy
+import html
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -118,7 +119,10 @@ def test_a_referred_answer() -> None:
     (media,) = resources(bundle, "Media")
     assert media["content"]["data"] == "aGVhdA=="
     assert (media["width"], media["height"]) == (320, 240)
-    assert "blank" in media["note"][0]["text"]
+    notice, warning = (note["text"] for note in media["note"])
+    assert notice == RESEARCH_USE_NOTICE
+    assert "blank" in warning
+    assert RESEARCH_USE_NOTICE in html.unescape(media["text"]["div"])
 
 
 def test_a_rejected_answer_has_no_class_and_no_number_of_one() -> None:

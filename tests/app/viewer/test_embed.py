@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
+from app.access.keys import create_key
+from app.access.scopes import Scope
 from app.domain.notice import RESEARCH_USE_NOTICE
 from tests.app.viewer.conftest import GREEN, LESION, OpenPage, listening, service_with
 
@@ -106,6 +108,28 @@ def test_others_than_the_parent_are_not_heard(framed: Page) -> None:
     expect(framed.frame_locator("iframe").locator(".case")).to_have_count(1)
     framed.wait_for_function("() => heard.length === 2")
     assert [message.get("id") for message in framed.evaluate("() => heard")] == [None, "y"]
+
+
+def test_a_page_without_a_key_forgets_as_well(
+    open_page: OpenPage, viewer_models: Path, hospitals: tuple[str, str], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.jsonl"
+    create_key(keys, "reader", [Scope.PREDICT, Scope.MODELS_READ], None)
+    with service_with(
+        models_dir=viewer_models, viewer_frame_ancestors=hospitals[0], api_keys_file=keys
+    ) as (address, _):
+        page = open_page(address, ready="#access:not([hidden])")
+        page.goto(f"{hospitals[0]}/?viewer={address}")
+        page.wait_for_function("() => heard.length > 0")
+        page.evaluate(SEND, [{"type": "dermhybrid:open", "id": "a", "name": "Doe"}, list(LESION)])
+        viewer = page.frame_locator("iframe")
+        expect(viewer.locator(".case")).to_have_count(1)
+        page.wait_for_function("() => heard.length > 1")
+        (problem,) = page.evaluate(HEARD, "problem")
+        assert problem["problem"]["status"] == 401
+        page.evaluate(SEND, [{"type": "dermhybrid:clear"}, None])
+        expect(viewer.locator(".case")).to_have_count(0)
+        assert "Doe" not in page.frames[1].content()
 
 
 def test_an_origin_that_is_not_named_may_not_embed_the_page(

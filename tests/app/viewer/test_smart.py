@@ -263,6 +263,7 @@ def test_what_is_not_granted_is_said(
 ) -> None:
     page = open_page(query=records.launch("h", **context))
     expect(page.locator(".chart-banner")).to_contain_text(words)
+    expect(page.locator("#status")).to_contain_text(words)
     expect(page.locator(".chart-images")).to_be_hidden()
     assert page.evaluate(STORED) == '[{},{},""]'
 
@@ -301,11 +302,15 @@ def test_an_answer_that_got_lost_is_not_written_twice(
     page.route(re.compile(f"^{re.escape(records.fhir)}/?$"), lose)
     confirm(page)
     expect(page.locator(".chart-report")).to_contain_text("It is not known whether it is in")
+    title = page.locator(".chart-report h3").first
+    expect(title).to_be_focused()
     assert len(reports(records, patient)) == 1
     page.get_by_role("button", name="Try again").click()
     page.locator("#write input").check()
     page.get_by_role("button", name="Write", exact=True).click()
     expect(page.locator(".chart-report code")).to_be_visible()
+    expect(title).to_be_focused()
+    expect(page.locator("#status")).to_contain_text("DiagnosticReport/")
     assert len(posts) == 1
     assert len(reports(records, patient)) == 1
 

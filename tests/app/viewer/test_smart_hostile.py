@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from tests.app.viewer.conftest import LESION, OpenPage, service_with
@@ -222,6 +222,99 @@ def test_images_of_another_patient_are_not_shown(
     expect(page.locator(".chart-images")).to_contain_text("Some of Media that the record system")
     titles = page.locator(".chart-image .chart-image-title").all_text_contents()
     assert sorted(titles) == sorted(title for title in of if title.startswith("own"))
+
+
+def test_what_was_withdrawn_is_not_offered(launched: Callable[..., Page], records: Records) -> None:
+    image = {"contentType": "image/png", "data": as_base64(LESION)}
+    statuses = ("completed", "entered-in-error", "not-done")
+    records.hostile.chart(
+        "Media", *({"content": {**image, "title": s}, "status": s} for s in statuses)
+    )
+    documents = (("current", "final"), ("superseded", "final"), ("current", "entered-in-error"))
+    records.hostile.chart(
+        "DocumentReference",
+        *(
+            {"content": [{"attachment": {**image, "title": s}}], "status": s, "docStatus": doc}
+            for s, doc in documents
+        ),
+    )
+    page = launched()
+    images = page.locator(".chart-images")
+    expect(images).to_contain_text("Some of Media are marked in the record as entered in error")
+    expect(images).to_contain_text("Some of DocumentReference are marked")
+    titles = page.locator(".chart-image .chart-image-title").all_text_contents()
+    assert sorted(titles) == ["completed", "current"]
+
+
+def test_an_image_that_comes_late_does_not_take_the_desk(
+    launched: Callable[..., Page], records: Records
+) -> None:
+    late, early, other = (
+        {"contentType": "image/png", "title": title, **content}
+        for title, content in (
+            ("Late", {"url": "Binary/late"}),
+            ("Early", {"data": as_base64(LESION)}),
+            ("Other", {"data": as_base64(LESION)}),
+        )
+    )
+    records.hostile.chart("Media", *({"content": one} for one in (late, early, other)))
+    page = launched()
+    held: list[Route] = []
+    page.route("**/Binary/late", held.append)
+    images = page.locator(".chart-images")
+    for title in ("Late", "Early", "Other"):
+        images.get_by_role("button", name=title).click()
+        if title != "Late":
+            expect(page.locator("#answer .answer-of")).to_contain_text(title)
+    held[0].fulfill(body=LESION, content_type="image/png", headers=CORS)
+    expect(page.locator(".case")).to_have_count(3)
+    expect(page.locator("#answer .answer-of")).to_contain_text("Other")
+    images.get_by_role("button", name="Late").click()
+    expect(page.locator("#answer .answer-of")).to_contain_text("Late")
+
+
+def test_the_last_one_asked_for_is_shown_whatever_comes_first(
+    launched: Callable[..., Page], records: Records
+) -> None:
+    names = ("first", "second")
+    records.hostile.chart(
+        "Media",
+        *(
+            {"content": {"contentType": "image/png", "title": n, "url": f"Binary/{n}"}}
+            for n in names
+        ),
+    )
+    page = launched()
+    held: dict[str, Route] = {}
+    page.route("**/Binary/*", lambda route: held.update({route.request.url[-5:]: route}))
+    for name in names:
+        page.locator(".chart-images").get_by_role("button", name=name).click()
+    for number, name in enumerate(names, start=1):
+        held[name[-5:]].fulfill(body=LESION, content_type="image/png", headers=CORS)
+        expect(page.locator(".case")).to_have_count(number)
+    expect(page.locator("#answer .answer-of")).to_contain_text("second")
+
+
+def test_a_contained_endpoint_is_its_own_studys(
+    launched: Callable[..., Page], records: Records
+) -> None:
+    study = {
+        "identifier": [{"value": "urn:oid:1.2.3"}],
+        "series": [{"uid": "1.2", "instance": [{"uid": "1"}]}],
+        "endpoint": [{"reference": "#e"}],
+    }
+    own = f"{records.hostile.address}/wado"
+    records.hostile.chart(
+        "ImagingStudy",
+        *({**study, "contained": [wado(address)]} for address in (f"{ELSEWHERE}/wado", own)),
+    )
+    page = launched()
+    expect(page.locator("button.chart-image")).to_have_count(1)
+    expect(page.locator(".chart-images").get_by_text(ELSEWHERE)).to_have_count(1)
+    first_image(page)
+    expect(page.locator(".chart-images [role=alert]")).to_be_visible()
+    rendered = "/wado/studies/1.2.3/series/1.2/instances/1/rendered"
+    assert f"GET {rendered}" in records.hostile.received
 
 
 def test_the_report_of_another_answer_does_not_count_as_written(
