@@ -9,11 +9,12 @@ with, and those of the light hybrid (`training.recipes.lite`) but for the frozen
 trained, at one rate. In float32, for processors without bfloat16 are many times slower with it.
 CNN-ResNet50V2 reached 0.7171 on the test part so, taught by version 2 of the light hybrid, whose
 weights version 3 has too; `training.recipes.transferred` replaced it. CNN-DenseNet121 reached
-0.6941, in bfloat16. The folders of version 1 have left the tree: `git checkout 126ded9 --
-models/NAME/1` brings them back.
-Sizes and epochs are what two hours on 2 such cores allow; CNN-DenseNet121's, an hour.
+0.6941, in bfloat16. Sizes and epochs are what two hours on 2 such cores allow; CNN-DenseNet121's,
+an hour.
 `fit distilled-densenet121-continued --data data/lesion --run RUN` goes on from its version 2 at
-twice the image size, two hours more.
+twice the image size, two hours more of idle cores: version 3, 0.7395 and balanced 0.5007. Folders
+that have left the tree are brought back by `git checkout 126ded9 -- models/NAME/1` and
+`git checkout 062f8d4 -- models/cnn_densenet121/2`.
 """
 
 from dataclasses import replace
