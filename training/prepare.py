@@ -267,8 +267,11 @@ def _read_metadata(path: Path) -> pd.DataFrame:
             problems.append(f"line {line}: image_id or lesion_id is empty")
         if row.dx not in CLASS_INDEX:
             problems.append(f"line {line}: unknown dx {row.dx!r}; expected one of {LABELS}")
-        if not _is_age(row.age):
-            problems.append(f"line {line}: age {row.age!r}; expected years, 0 to 120, or nothing")
+    ages = pd.to_numeric(table["age"], errors="coerce")
+    problems += [
+        f"line {row + 2}: age {table['age'][row]!r}; expected years, 0 to 120, or nothing"
+        for row in np.flatnonzero(table["age"].notna() & ~ages.between(0, 120))
+    ]
     problems += [
         f"image_id {image_id} stands in {count} rows; expected 1"
         for image_id, count in table["image_id"].value_counts().items()
@@ -276,15 +279,8 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     ]
     if problems:
         raise DatasetError(f"{path}: {len(problems)} problems", problems)
-    table["age"] = table["age"].astype(float)  # as text where a problem stood in its column
     ordered = table.sort_values("image_id", ignore_index=True)
     return ordered[list(METADATA_COLUMNS)]
-
-
-def _is_age(value: object) -> bool:
-    """Whether it is an age in years, or none at all."""
-    age = pd.to_numeric(value, errors="coerce")
-    return bool(pd.isna(value) or 0 <= age <= 120)
 
 
 def _find_images(folders: list[Path], table: pd.DataFrame) -> list[Path]:

@@ -42,8 +42,8 @@ class Classifier:
 
     def require_split(self, data: PreparedData) -> None:
         """`require_split` of all models in it."""
-        ensemble = isinstance(self.loaded, LoadedEnsemble)
-        for model in self.loaded.members if ensemble else [self.loaded]:
+        loaded = self.loaded
+        for model in loaded.members if isinstance(loaded, LoadedEnsemble) else [loaded]:
             require_split(model.manifest, data)
 
     def predict(self, images: RgbImage) -> Probabilities:

@@ -100,7 +100,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
         ],
     },
     "heatmap": {
-        "model": "cnn_densenet121@2",
+        "model": "cnn_densenet121@4",
         "media_type": "image/png",
         "overlay": "iVBORw0KGgoAAAANSUhEUgAA...",
         "method": "grad-cam",

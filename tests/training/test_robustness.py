@@ -45,12 +45,15 @@ def test_models_of_another_split_are_not_measured(tiny_models: Path, data: Prepa
 
 
 def test_answers_are_compared_with_the_undisturbed_ones(data: PreparedData, tmp_path: Path) -> None:
-    of_data = {
-        "split_fingerprint": data.split_fingerprint,
-        "data_fingerprint": data.fingerprint,
-    }
     members = [
-        write_tiny_artifact(tmp_path, name, attention=name == "two", seed=seed, **of_data)
+        write_tiny_artifact(
+            tmp_path,
+            name,
+            attention=name == "two",
+            seed=seed,
+            split_fingerprint=data.split_fingerprint,
+            data_fingerprint=data.fingerprint,
+        )
         for seed, name in enumerate(("one", "two"))
     ]
     write_tiny_ensemble(tmp_path, members, (0.5, 0.5))
