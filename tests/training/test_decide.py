@@ -88,7 +88,9 @@ def test_rules_need_calibration_and_the_same_split(tmp_path: Path, data: Prepare
         assert not (folder.parent / "2").exists()
 
 
-def test_an_ensemble_needs_members_with_rules(models: Path, data: PreparedData) -> None:
+def test_an_ensemble_needs_members_with_rules(
+    models: Path, data: PreparedData, tmp_path: Path
+) -> None:
     message = run(
         "ensemble",
         models / "one/1",
@@ -96,7 +98,7 @@ def test_an_ensemble_needs_members_with_rules(models: Path, data: PreparedData) 
         "--data",
         data.directory,
         "--output",
-        models / "other.json",
+        tmp_path / ENSEMBLE_NAME,
         "--commit",
         COMMIT,
         code=1,
