@@ -39,7 +39,7 @@ from training.progress import (
     after_epoch,
     after_step,
     is_finished,
-    max_lag,
+    max_momentum,
     rate_at,
     start,
 )
@@ -58,7 +58,7 @@ from training.run_folder import (
     record_process,
     write_result,
 )
-from training.steps import Step, Validation, limit_lag, share, synchronise, train_step
+from training.steps import Step, Validation, limit_momentum, share, synchronise, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _run_stage(
     compiled = bool(tf.config.list_physical_devices("GPU"))
     with strategy.scope():
         model = _build_compiled(
-            recipe, image_size, max_lag(recipe, stage, num_steps), compiled=compiled
+            recipe, image_size, max_momentum(recipe, stage, num_steps), compiled=compiled
         )
         synchronise(model, strategy)
     checkpoint = make_checkpoint(model)
@@ -231,9 +231,11 @@ def _run_stage(
     return progress
 
 
-def _build_compiled(recipe: Recipe, image_size: int, lag: float, *, compiled: bool) -> keras.Model:
+def _build_compiled(
+    recipe: Recipe, image_size: int, max_momentum: float, *, compiled: bool
+) -> keras.Model:
     model = build_hybrid(recipe, image_size)
-    limit_lag(model, lag)
+    limit_momentum(model, max_momentum)
     if recipe.teacher:
         model = DistilledHybrid(
             model,
@@ -242,7 +244,7 @@ def _build_compiled(recipe: Recipe, image_size: int, lag: float, *, compiled: bo
             temperature=recipe.distillation_temperature,
         )
     model.compile(
-        optimizer=build_optimizer(recipe, model, lag),
+        optimizer=build_optimizer(recipe, model, max_momentum),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=recipe.label_smoothing
         ),

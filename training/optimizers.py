@@ -12,14 +12,14 @@ from training.config import Recipe
 
 
 def build_optimizer(
-    recipe: Recipe, model: keras.Model, max_lag: float
+    recipe: Recipe, model: keras.Model, max_momentum: float
 ) -> keras.optimizers.Optimizer:
     """The recipe's optimizer for a hybrid, its rate that of the first stage.
 
     Args:
         recipe: Rates, decay and momentum.
         model: The hybrid.
-        max_lag: Steps that averages of weights may reach back at most (`progress.max_lag`).
+        max_momentum: That averages of weights may have (`progress.max_momentum`).
     """
     optimizer = DiscriminativeAdam(
         [variable.path for variable in backbone_variables(model)],
@@ -27,7 +27,7 @@ def build_optimizer(
         learning_rate=recipe.stages[0].learning_rate,
         weight_decay=recipe.weight_decay or None,
         use_ema=recipe.average_momentum > 0.0,
-        ema_momentum=min(recipe.average_momentum, 1.0 - 1.0 / max_lag),
+        ema_momentum=min(recipe.average_momentum, max_momentum),
     )
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(

@@ -94,6 +94,17 @@ def max_lag(recipe: Recipe, stage: int, num_steps: int) -> float:
     return max(1.0, LAG_SHARE * recipe.stages[stage].max_epochs * num_steps)
 
 
+def max_momentum(recipe: Recipe, stage: int, num_steps: int) -> float:
+    """Of a stage's moving averages, which reach back `1 / (1 - momentum)` steps.
+
+    Args:
+        recipe: Stages.
+        stage: Index.
+        num_steps: Steps of each epoch of the stage.
+    """
+    return 1.0 - 1.0 / max_lag(recipe, stage, num_steps)
+
+
 def rate_at(recipe: Recipe, progress: Progress, step: int, num_steps: int) -> float:
     """The learning rate of one step.
 

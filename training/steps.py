@@ -29,11 +29,11 @@ def synchronise(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
                 layer.synchronized = True
 
 
-def limit_lag(model: keras.Model, max_lag: float) -> None:
-    """Have batch normalisation's moving statistics reach back so many steps at most."""
+def limit_momentum(model: keras.Model, max_momentum: float) -> None:
+    """Have batch normalisation's moving statistics reach back no further than a stage allows."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, 1.0 - 1.0 / max_lag)
+            layer.momentum = min(layer.momentum, max_momentum)
 
 
 def share(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Iterable[Any]:

@@ -17,7 +17,7 @@ from training.prepare import Part, PreparedData
 from training.progress import Progress
 from training.recipes.catalog import RECIPES
 from training.run_folder import read_history
-from training.steps import limit_lag
+from training.steps import limit_momentum
 
 RECIPE = replace(
     RECIPES["lite-efficientnet-lite0"],
@@ -75,12 +75,12 @@ def test_the_graph_of_a_step_is_made_once(
 
 @pytest.mark.usefixtures("short_lite")
 def test_averages_and_statistics_of_a_short_stage_are_its_own() -> None:
-    for max_lag, momentum in ((1.0, 0.0), (6.0, 5 / 6), (1000.0, 0.99)):
+    for limit, momentum in ((0.0, 0.0), (5 / 6, 5 / 6), (0.999, 0.99)):
         model = build_hybrid(RECIPE, 32)
-        limit_lag(model, max_lag)
+        limit_momentum(model, limit)
         norms = [n for n in model.layers if isinstance(n, keras.layers.BatchNormalization)]
         assert [norm.momentum for norm in norms] == pytest.approx([momentum] * len(norms))
-        assert build_optimizer(RECIPE, model, max_lag).ema_momentum == pytest.approx(momentum)
+        assert build_optimizer(RECIPE, model, limit).ema_momentum == pytest.approx(momentum)
 
 
 def test_the_backbone_moves_by_its_own_rate_and_averages_lag_behind() -> None:

@@ -11,7 +11,7 @@ from training.progress import (
     after_epoch,
     after_step,
     is_finished,
-    max_lag,
+    max_momentum,
     rate_at,
     start,
 )
@@ -104,12 +104,12 @@ def test_a_short_stage_reaches_its_rate_and_forgets_the_stage_before() -> None:
     short = replace(start(recipe), stage=1, learning_rate=2e-4)
     rates = [rate_at(recipe, short, step, 60) for step in range(60)]
     assert max(rates) == rates[5] == pytest.approx(2e-4, rel=0.02)
-    assert max_lag(recipe, 1, 60) == pytest.approx(6)
-    assert (1 - 1 / max_lag(recipe, 1, 60)) ** 60 < 1e-4  # of what was averaged before it
+    assert max_momentum(recipe, 1, 60) == pytest.approx(5 / 6)
+    assert max_momentum(recipe, 1, 60) ** 60 < 1e-4  # of what was averaged before it
     # A long one keeps its hundred steps, and the smallest has its own averages all the same.
     first = [rate_at(recipe, start(recipe), step, 200) for step in range(200)]
     assert max(first) == first[99]
-    assert max_lag(recipe, 1, 3) == 1
+    assert max_momentum(recipe, 1, 3) == 0.0
 
 
 def test_plateau_keeps_one_rate_within_an_epoch_and_cosine_ignores_plateaus() -> None:

@@ -13,9 +13,8 @@ epochs at 128 pixels; bfloat16.
 Test part of protocol `lesion`, once: accuracy 0.7924, balanced accuracy 0.5682.
 
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
-on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image-mixed` exported
-as `runs/by-image-models/cnn_efficientnet_lite0/3` (or `--teacher FOLDER`), has not seen that
-split's test part either.
+on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image` exported to
+`runs/by-image-models` (or `--teacher FOLDER`), has not seen that split's test part either.
 """
 
 from dataclasses import replace
@@ -50,7 +49,7 @@ TRANSFERRED_RESNET50V2_ATTENTION: Final = replace(
 
 TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE: Final = replace(
     TRANSFERRED_RESNET50V2_ATTENTION,
-    teacher="runs/by-image-models/cnn_efficientnet_lite0/3",
+    teacher="runs/by-image-models/cnn_efficientnet_lite0/1",
     protocol=Protocol.PAPER,
     precision=Precision.FLOAT32,
 )

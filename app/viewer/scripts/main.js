@@ -72,12 +72,12 @@ class Page {
         byId("access").hidden = !settings.authentication;
         this.settings = settings;
         this.listen(settings.embedders);
-        return { models: await listModels(), settings };
+        return listModels();
       });
       this.service = job;
       this.queue.addEventListener("change", () => {
-        if (job.state !== "answered" || this.models === job.answer.models) return;
-        ({ models: this.models, settings: this.settings } = job.answer);
+        if (job.state !== "answered" || this.models === job.answer) return;
+        this.models = job.answer;
         this.translate();
         resolve();
       });
