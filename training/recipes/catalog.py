@@ -20,6 +20,7 @@ from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATT
 from training.recipes.transferred import (
     TRANSFERRED_RESNET50V2_ATTENTION,
     TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE,
+    TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED,
 )
 
 RECIPES: Final[dict[str, Recipe]] = {
@@ -34,6 +35,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "distilled-densenet121-continued": DISTILLED_DENSENET121_CONTINUED,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
+    "transferred-resnet50v2-attention-continued": TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED,
     "transferred-resnet50v2-attention-by-image": TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE,
     "scratch-densenet121": SCRATCH_DENSENET121,
     "scratch-resnet50v2-attention": SCRATCH_RESNET50V2_ATTENTION,

@@ -12,6 +12,11 @@ epochs at 128 pixels; bfloat16.
 
 Test part of protocol `lesion`, once: accuracy 0.7924, balanced accuracy 0.5682.
 
+`fit transferred-resnet50v2-attention-continued --data data/lesion --run RUN` goes on from its
+artifact, version 5, for one epoch at 224 pixels, where the first run had 60 steps. In float32, for
+processors without bfloat16 units; classes are weighed by all of their weight and not its root, for
+balanced accuracy had fallen behind accuracy.
+
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
 on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image` exported to
 `runs/by-image-models` (or `--teacher FOLDER`), has not seen that split's test part either.
@@ -45,6 +50,16 @@ TRANSFERRED_RESNET50V2_ATTENTION: Final = replace(
         Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=60),
     ),
     precision=Precision.MIXED_BFLOAT16,
+)
+
+TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED: Final = replace(
+    TRANSFERRED_RESNET50V2_ATTENTION,
+    backbone_weights="none",
+    initial_model="models/cnn_resnet50v2_attention/5",
+    class_weight_exponent=1.0,
+    seed=TRANSFERRED_RESNET50V2_ATTENTION.seed + 1,  # another order of the images
+    stages=(Stage(image_size=224, max_epochs=1, learning_rate=3e-4),),
+    precision=Precision.FLOAT32,
 )
 
 TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE: Final = replace(
