@@ -18,7 +18,7 @@ processors without bfloat16 units; classes are weighed by all of their weight an
 balanced accuracy had fallen behind accuracy.
 
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
-on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image` exported to
+and three epochs at 128 pixels on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image` exported to
 `runs/by-image-models` (or `--teacher FOLDER`), has not seen that split's test part either.
 """
 
@@ -66,5 +66,9 @@ TRANSFERRED_RESNET50V2_ATTENTION_BY_IMAGE: Final = replace(
     TRANSFERRED_RESNET50V2_ATTENTION,
     teacher="runs/by-image-models/cnn_efficientnet_lite0/1",
     protocol=Protocol.PAPER,
+    stages=(
+        Stage(image_size=128, max_epochs=3, learning_rate=1e-3),
+        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=60),
+    ),
     precision=Precision.FLOAT32,
 )
