@@ -18,8 +18,9 @@ processors without bfloat16 units; classes are weighed by all of their weight an
 balanced accuracy had fallen behind accuracy.
 
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
-and three epochs at 128 pixels on a split by image as the paper's. Its teacher, `lite-efficientnet-lite0-by-image` exported to
-`runs/by-image-models` (or `--teacher FOLDER`), has not seen that split's test part either.
+and three epochs at 128 pixels on a split by image as the paper's. Its teacher,
+`lite-efficientnet-lite0-by-image` exported to `runs/by-image-models` (or `--teacher FOLDER`), has
+not seen that split's test part either.
 """
 
 from dataclasses import replace
