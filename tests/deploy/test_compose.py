@@ -123,7 +123,13 @@ def test_each_part_is_bounded(name: str) -> None:
     assert said["security_opt"] == ["no-new-privileges:true"]
     assert said["mem_limit"]
     assert said["pids_limit"]
+    assert said["logging"]["driver"] == "json-file"
+    assert set(said["logging"]["options"]) == {"max-size", "max-file"}
     assert not said.get("privileged")
+
+
+def test_the_watcher_starts_without_what_it_watches() -> None:
+    assert "depends_on" not in SERVICES["prometheus"]
 
 
 def test_the_service_takes_its_settings_and_has_time_to_stop() -> None:

@@ -1,5 +1,6 @@
 """The manifests are what Kubernetes takes, and fit the service and one another."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from app.server import check_exposure
 from app.settings import Settings
 from tests.conftest import REPOSITORY
+from tests.programs import require_program
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))
@@ -110,8 +112,53 @@ def test_the_components_environment_is_one_that_the_service_starts_with(
 def test_the_kustomization_has_all_files() -> None:
     files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
     assert set(KUSTOMIZATION["resources"]) == files
-    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
-    assert "/deploy/kubernetes/keys.jsonl" in ignored
+
+
+def test_one_place_names_the_image_and_one_how_many() -> None:
+    specification = resource("Deployment")["spec"]
+    (container,) = specification["template"]["spec"]["containers"]
+    (image,) = KUSTOMIZATION["images"]
+    assert container["image"] == image["name"]
+    assert "replicas" not in specification
+    assert resource("HorizontalPodAutoscaler")["spec"]["minReplicas"] == 2
+
+
+def test_prometheus_in_the_cluster_finds_every_replica(tmp_path: Path) -> None:
+    folder = REPOSITORY / "deploy" / "prometheus"
+    config = yaml.safe_load((folder / "kubernetes.yml").read_text(encoding="utf-8"))
+    (job,) = config["scrape_configs"]
+    (kept,) = job["relabel_configs"]
+    template = resource("Deployment")["spec"]["template"]
+    name, port = kept["regex"].split(";")
+    assert name == template["metadata"]["labels"]["app.kubernetes.io/name"]
+    assert port in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    alone = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))
+    assert job["job_name"] == alone["scrape_configs"][0]["job_name"]
+    assert {**config, "scrape_configs": None} == {**alone, "scrape_configs": None}
+    # Debian's Prometheus has no Kubernetes in it: all else is asked of that one.
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = [require_program("promtool"), "check", "config", "--syntax-only", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "keys.jsonl",
+        "keys/keys.jsonl",
+        "deploy/kubernetes/keys.jsonl",
+        "deploy/prometheus/dermhybrid.key",
+        "tls/site.crt",
+        "tls/site.key",
+        "model-key.pem",
+    ],
+)
+def test_a_secret_is_not_committed_from_where_it_is_put(path: str) -> None:
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=REPOSITORY, check=False)
+    assert ignored.returncode == 0
 
 
 def test_the_environment_is_one_that_the_service_starts_with(
