@@ -19,6 +19,12 @@ from app.domain.images import RgbImage
 MAX_OPACITY: Final = 0.6
 """Opacity where the map is at its scale's top; the lesion stays visible below."""
 
+_VIRIDIS: Final = cv2.cvtColor(
+    cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS),
+    cv2.COLOR_BGR2RGB,
+)
+"""(256, 1, 3) uint8 RGB."""
+
 # zlib's fastest: photographs hardly compress further, and level 6 takes several times longer.
 _PNG_SETTINGS: Final = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
@@ -154,8 +160,7 @@ def draw_overlay(pixels: RgbImage, heatmap: Heatmap) -> RgbImage:
     height, width = pixels.shape[:2]
     small = np.clip(heatmap.values / heatmap.scale, 0.0, 1.0).astype(np.float32)
     values = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    levels = np.rint(values * 255.0).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    colours = cv2.applyColorMap(cv2.convertScaleAbs(values, alpha=255.0), _VIRIDIS)
     opacity = values * MAX_OPACITY
     return np.asarray(cv2.blendLinear(colours, pixels, opacity, 1.0 - opacity), np.uint8)
 
