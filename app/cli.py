@@ -15,12 +15,14 @@ from app.domain.captions import append_caption, describe_heatmap
 from app.domain.errors import (
     AccessConfigurationError,
     DermHybridError,
+    SettingsRefusedError,
     TracingUnavailableError,
 )
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE, SHORT_NOTICE
 from app.domain.uploads import to_upload
+from app.environment import read_settings
 from app.logs import configure_logging
 from app.settings import Settings
 
@@ -49,7 +51,7 @@ def serve(
     from app.main import create_app
     from app.server import Server
 
-    settings = Settings()
+    settings = _read_settings()
     configure_logging(settings.log_level)
     try:
         server = Server(create_app(settings), settings, host, port)
@@ -74,7 +76,7 @@ def predict(
     from app.inference.files import Refused, classify, expand
     from app.inference.judge import judge
 
-    settings = Settings()
+    settings = _read_settings()
     errors = Console(stderr=True)
     try:
         files = expand(images)
@@ -162,7 +164,7 @@ def dicom(
     """Answer a DICOM photograph with a structured report and a heatmap in its study."""
     from app.inference.judge import judge
 
-    settings = Settings()
+    settings = _read_settings()
     limits = settings.image_limits()
     try:
         try:
@@ -241,6 +243,15 @@ def report_audit(
         typer.echo(json.dumps(to_json(reports, measured), indent=2))
     else:
         typer.echo(f"{to_text(reports, measured)}\n\n{RESEARCH_USE_NOTICE}")
+
+
+def _read_settings() -> Settings:
+    """The settings, or exit status 1 and a sentence about each that is refused."""
+    try:
+        return read_settings()
+    except SettingsRefusedError as error:
+        _complain(Console(stderr=True), str(error))
+        raise typer.Exit(1) from error
 
 
 def _load_model(settings: Settings, name: str | None) -> "Loaded":

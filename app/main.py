@@ -154,7 +154,7 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
             tests = asyncio.create_task(
                 _test_repeatedly(fleet, settings.self_test_interval_seconds), name="self-tests"
             )
-            logger.info("ready")
+            logger.info("ready", extra=_protections(wiring))
             yield
             tests.cancel()
             services.begin_to_stop()
@@ -166,6 +166,16 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
             await asyncio.to_thread(wiring.export.close)
 
     return lifespan
+
+
+def _protections(wiring: _Wiring) -> dict[str, bool]:
+    """Which of the protections that a setting turns on are in force, for the log."""
+    return {
+        "authentication": not wiring.authenticator.is_open,
+        "signatures": wiring.settings.model_public_keys is not None,
+        "quota": wiring.quota is not None,
+        "audit": wiring.settings.audit_dir is not None,
+    }
 
 
 def _open_services(wiring: _Wiring, fleet: Fleet) -> Services:

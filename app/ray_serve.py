@@ -22,6 +22,7 @@ from ray import serve
 
 from app.api.cds import MAX_CDS_IN_PROGRESS
 from app.api.deps import Services
+from app.environment import read_settings
 from app.inference.release import Release, read_release
 from app.logs import configure_logging
 from app.main import create_app
@@ -49,12 +50,13 @@ def build(arguments: dict[str, str]) -> serve.Application:
 
     Raises:
         ValueError: A setting cannot hold for several replicas, or there are arguments.
+        SettingsRefusedError: The environment has settings that are not taken.
         AccessConfigurationError: Nobody is told apart, and no setting says that this is meant.
         ArtifactError: There are no models.
     """
     if arguments:
         raise ValueError(f"args: expected none, received {sorted(arguments)}; set the environment.")
-    settings = Settings()
+    settings = read_settings()
     check_replicable(settings)
     check_exposure(settings, "0.0.0.0")  # noqa: S104  a cluster is a network
     doors = settings.max_predictions_in_progress + settings.max_batches_in_progress

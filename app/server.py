@@ -7,6 +7,7 @@ import ssl
 import sys
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from socket import socket
 from time import monotonic
 from types import FrameType
@@ -49,9 +50,11 @@ class Server(uvicorn.Server):
 
         Raises:
             AccessConfigurationError: Anybody on the network could use the service, and no setting
-                says that this is meant.
+                says that this is meant; or the certificate cannot be used.
         """
         check_exposure(settings, host)
+        if settings.tls_certificate is not None:
+            _require_certificate(settings.tls_certificate, settings.tls_private_key)
         self._protocol = bounded_protocol(settings.client_timeout_seconds)
         super().__init__(
             uvicorn.Config(
@@ -125,8 +128,7 @@ class Server(uvicorn.Server):
             return
         try:
             # On a context of its own first: loading replaces certificate and key one by one.
-            trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            trial.load_cert_chain(certificate, self._settings.tls_private_key)
+            _try_certificate(certificate, self._settings.tls_private_key)
             self.config.ssl.load_cert_chain(certificate, self._settings.tls_private_key)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             logger.error("certificate not read", extra={"reason": str(error)})  # noqa: TRY400
@@ -140,6 +142,20 @@ class Server(uvicorn.Server):
             drained = seconds >= self._settings.drain_seconds and not services.num_in_progress
             self.should_exit = drained or seconds >= self._settings.shutdown_grace_seconds
         return await super().on_tick(counter)
+
+
+def _try_certificate(certificate: Path, private_key: Path | None) -> None:
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+
+
+def _require_certificate(certificate: Path, private_key: Path | None) -> None:
+    try:
+        _try_certificate(certificate, private_key)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise AccessConfigurationError(
+            "There is no TLS: TLS_CERTIFICATE or TLS_PRIVATE_KEY cannot be used "
+            f"({type(error).__name__}: {error.args[-1]})."
+        ) from error
 
 
 def check_exposure(settings: Settings, host: str) -> None:

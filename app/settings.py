@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.decision import Gates
@@ -49,7 +49,11 @@ def _require_encryption(url: HttpUrl) -> HttpUrl:
 
 def _require_encryption_of_all(servers: str) -> str:
     for server in servers.split():
-        _require_encryption(HttpUrl(server))
+        try:
+            url = HttpUrl(server)
+        except ValidationError:
+            raise ValueError("expected addresses of servers") from None  # the cause has the value
+        _require_encryption(url)
     return servers
 
 
@@ -60,16 +64,29 @@ def _require_ports_as_browsers_write_them(servers: str) -> str:
         given = parts.netloc.partition(":")[2]
         if given and (given != str(parts.port) or parts.port in {0, default}):
             raise ValueError(
-                f"{server}: expected a port from 1 to 65535 without zeros before it, and none "
-                f"where it is {default}, as browsers write it"
+                "expected a port from 1 to 65535 without zeros before it, and none where it is "
+                f"{default} of {parts.scheme}, as browsers write it"
             )
     return servers
 
 
 def _require_networks(text: str) -> str:
     for name in filter(None, (part.strip() for part in text.split(","))):
-        ip_network(name)  # a ValueError says what it should be
+        try:
+            ip_network(name)
+        except ValueError:
+            raise ValueError(
+                "expected addresses and networks, separated by commas, and no bits set behind a "
+                "network's prefix"
+            ) from None  # the cause has the value
     return text
+
+
+def _require_header(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", secret.get_secret_value()):
+        # Who sends it would refuse it later, with an exception that has it.
+        raise ValueError("expected printable ASCII, no space or line break before or after it")
+    return secret
 
 
 BareUrl = Annotated[HttpUrl, AfterValidator(_require_bare)]
@@ -188,7 +205,7 @@ class Settings(BaseSettings):
         log_level: Of the JSON log on standard output.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     models_dir: Path = Path("models")
     default_model: str | None = None
@@ -241,7 +258,7 @@ class Settings(BaseSettings):
     dicom_queue_dir: Path | None = None
     dicom_store_url: BareUrl | None = None
     dicom_store_plaintext: bool = False
-    dicom_store_authorization: SecretStr | None = None
+    dicom_store_authorization: Annotated[SecretStr, AfterValidator(_require_header)] | None = None
     dicom_store_peer: (
         Annotated[str, Field(pattern=r"^[!-?A-\[\]-~]{1,16}@[^\s@:]+:[1-9][0-9]{0,4}$")] | None
     ) = None

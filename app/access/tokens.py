@@ -46,7 +46,7 @@ class TokenVerifier:
         self._fetched: FetchedKeys | None = None
         url = urlsplit(jwks)
         if url.scheme == "http" and url.hostname not in {"localhost", "127.0.0.1", "::1"}:
-            raise AccessConfigurationError(f"OAUTH_JWKS={jwks}: expected https, or a file.")
+            raise AccessConfigurationError("OAUTH_JWKS: expected https, or a file.")
         if url.scheme in {"http", "https"}:
             self._fetched = FetchedKeys(jwks)
         else:

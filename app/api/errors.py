@@ -45,6 +45,7 @@ from app.domain.errors import (
     ResourcesExhaustedError,
     ServiceBusyError,
     ServiceStoppingError,
+    SettingsRefusedError,
     TracingUnavailableError,
     is_exhaustion,
 )
@@ -86,6 +87,7 @@ STATUS_BY_ERROR: Final[dict[type[DermHybridError], HTTPStatus]] = {
     QuotaExceededError: HTTPStatus.TOO_MANY_REQUESTS,
     IdentityProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     AccessConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    SettingsRefusedError: HTTPStatus.INTERNAL_SERVER_ERROR,
     TracingUnavailableError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ArtifactError: HTTPStatus.CONFLICT,
 }

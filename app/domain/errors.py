@@ -31,6 +31,7 @@ DermHybridError
 ├── QuotaExceededError            the caller has asked for more than its share
 ├── IdentityProviderUnavailableError  a token cannot be checked at present
 ├── AccessConfigurationError      who may call was not set up in a way that could be used
+├── SettingsRefusedError          the environment has settings that are not taken
 ├── TracingUnavailableError       spans are to be sent, and what sends them is not installed
 ├── DicomQueueError               the queue of DICOM jobs cannot be used
 ├── DicomJobNotFoundError         there is no such DICOM job
@@ -235,6 +236,10 @@ class IdentityProviderUnavailableError(DermHybridError):
 
 class AccessConfigurationError(DermHybridError):
     """Nobody could be told apart, or anybody could come in; the message names what to set."""
+
+
+class SettingsRefusedError(DermHybridError):
+    """Settings are not taken, or misspelt; a line for each, which has its name and no value."""
 
 
 class TracingUnavailableError(DermHybridError):

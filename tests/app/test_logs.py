@@ -4,12 +4,19 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.access.keys import create_key
+from app.access.scopes import Scope
 from app.logs import configure_logging, new_request_id
+from app.main import create_app
+from app.settings import Settings
+from tests.signing import public_pem, sign_everything
 from training.synthetic import draw_lesion
 
 MARKER = "PATIENT^MARKER"
@@ -67,6 +74,34 @@ def test_answers_hold_nothing_of_the_metadata(client: TestClient) -> None:
     response = client.post("/predict", files={"image": (f"{MARKER}.jpg", image_with_markers())})
     assert response.status_code == 200
     assert MARKER not in response.text
+
+
+def test_ready_says_which_protections_are_in_force(
+    tmp_path: Path, own_models: Path, log: io.StringIO
+) -> None:
+    keys = tmp_path / "keys.jsonl"
+    create_key(keys, "scanner", [Scope.PREDICT], None)
+    signer, trusted = Ed25519PrivateKey.generate(), tmp_path / "trusted.pem"
+    sign_everything(own_models, signer)
+    trusted.write_bytes(public_pem(signer))
+    protected = {
+        "api_keys_file": keys,
+        "audit_dir": tmp_path / "audit",
+        "model_public_keys": trusted,
+        "quota_per_minute": 60,
+    }
+    for given, in_force in (({}, False), (protected, True)):
+        settings = Settings.model_validate(
+            {"models_dir": own_models, "runtime": "openvino", **given}
+        )
+        log.seek(0)
+        log.truncate()
+        with TestClient(create_app(settings)):
+            pass
+        lines = [json.loads(line) for line in log.getvalue().splitlines()]
+        (ready,) = [line for line in lines if line["message"] == "ready"]
+        names = ("authentication", "signatures", "quota", "audit")
+        assert [ready[name] for name in names] == [in_force] * 4
 
 
 @pytest.mark.parametrize("proposed", ["a", "A-1._", "x" * 64])

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from httpx2 import AsyncClient, Limits, Response
 
 from app.domain.errors import AccessConfigurationError
-from app.server import check_exposure
+from app.server import Server, check_exposure
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL
 from tests.service_process import openvino_service
@@ -129,3 +130,12 @@ def test_sighup_serves_what_the_models_folder_holds_now(own_models: Path, tmp_pa
     log = tmp_path / "log"
     with openvino_service(own_models, log) as (process, address):
         asyncio.run(scenario(address))
+
+
+def test_a_certificate_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    letter = tmp_path / "letter.pem"
+    letter.write_text("Dear colleague")
+    for path in (tmp_path / "missing.pem", letter):
+        settings = Settings(tls_certificate=path, tls_private_key=path)
+        with pytest.raises(AccessConfigurationError, match="TLS_CERTIFICATE or TLS_PRIVATE_KEY"):
+            Server(FastAPI(), settings, "127.0.0.1", 0)
