@@ -23,6 +23,7 @@ from prometheus_client import (
 )
 
 from app.answer_metrics import AnswerMetrics
+from app.dicom_metrics import DicomMetrics
 from app.domain.manifest import Manifest, Runtime
 
 Role = Literal["serving", "shadow"]
@@ -87,9 +88,7 @@ class Metrics:
         audit_failures: Answers that could not be recorded.
         feedback: Diagnoses that came back, by class and by how they were made.
         fhir_stored: Answers that were to be stored on the FHIR server, by what became of it.
-        dicom_jobs: DICOM jobs by state.
-        dicom_failures: Failed attempts of DICOM jobs, by kind of failure.
-        dicom_discarded: DICOM jobs that were given up, and whose content is gone.
+        dicom: DICOM jobs.
         trace_spans_lost: Spans that no collector got, by reason.
         ready: 1 while the service answers.
         authentication: 1 where callers are told apart.
@@ -215,23 +214,7 @@ class Metrics:
         )
         for outcome in ("stored", "failed"):  # from 0 on: an increase from nothing is none
             self.fhir_stored.labels(outcome)
-        self.dicom_jobs = Gauge(
-            "dermhybrid_dicom_jobs",
-            "DICOM jobs on the disk.",
-            ("state",),
-            registry=self.registry,
-        )
-        self.dicom_failures = Counter(
-            "dermhybrid_dicom_failures_total",
-            "Failed attempts of DICOM jobs.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self.dicom_discarded = Counter(
-            "dermhybrid_dicom_discarded_total",
-            "DICOM jobs that were dead for too long, or too many: what they held is gone.",
-            registry=self.registry,
-        )
+        self.dicom = DicomMetrics(self.registry)
         self.trace_spans_lost = Counter(
             "dermhybrid_trace_spans_lost_total",
             "Spans that no collector got: too many waited (queue-full), or it did not take them "
