@@ -24,6 +24,7 @@ from prometheus_client import (
 
 from app.answer_metrics import AnswerMetrics
 from app.dicom_metrics import DicomMetrics
+from app.domain.errors import INTERNAL_ERROR
 from app.domain.manifest import Manifest, Runtime
 
 Role = Literal["serving", "shadow"]
@@ -249,6 +250,11 @@ class Metrics:
             labels = (manifest.name, str(manifest.version), digest, runtime, role)
             self.model_info.labels(*labels).set(1)
         self.ready.set(1)
+
+    def expect_defects(self, routes: Iterable[str]) -> None:
+        """Let each route's internal errors begin at 0: an increase from nothing is none."""
+        for route in routes:
+            self.problems.labels(route, INTERNAL_ERROR)
 
     def watch_queues(self, queues: Iterable[tuple[Named, Callable[[], int]]]) -> None:
         """Publish how many images wait for each model, as asked at every scrape."""

@@ -248,6 +248,18 @@ def test_dicom_jobs_that_do_not_end_are_told(
     assert run_promtool([history_test({**WELL, **changes}, expected)], tmp_path) == ""
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {f'dermhybrid_problems_total{{{PREDICT}, problem="internal-error"}}': "0x380 1x100"},
+        dicom("failures_total", "0x380 1x100", kind="internal-error", outcome="postponed"),
+    ],
+)
+def test_one_internal_error_is_told(tmp_path: Path, changes: dict[str, str]) -> None:
+    test = history_test({**WELL, **changes}, {"DermHybridInternalErrors"})
+    assert run_promtool([test], tmp_path) == ""
+
+
 def test_nothing_ever_fires_where_all_is_well(tmp_path: Path) -> None:
     assert run_promtool([history_test(WELL, set())], tmp_path) == ""
 
