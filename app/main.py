@@ -150,6 +150,7 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
         await fleet.reload()
         services = _open_services(wiring, fleet)
         app.state.services = services
+        wiring.metrics.watch_readiness(services.is_ready)
         async with parts.open_dicom(settings, services) as worker:
             app.state.services = replace(services, dicom=worker)
             tests = asyncio.create_task(

@@ -91,7 +91,7 @@ class Metrics:
         fhir_stored: Answers that were to be stored on the FHIR server, by what became of it.
         dicom: DICOM jobs.
         trace_spans_lost: Spans that no collector got, by reason.
-        ready: 1 while the service answers.
+        ready: 1 while `/health/ready` says so.
         authentication: 1 where callers are told apart.
     """
 
@@ -225,7 +225,8 @@ class Metrics:
         )
         self.ready = Gauge(
             "dermhybrid_ready",
-            "1 while every model is loaded, verified and warm.",
+            "1 while /health/ready answers 200: no model has failed its self-test, and the service "
+            "does not stop.",
             registry=self.registry,
         )
         self.authentication = Gauge(
@@ -241,7 +242,7 @@ class Metrics:
         ).labels(version("dermhybrid")).set(1)
 
     def announce_models(self, models: Iterable[tuple[Manifest, str, Runtime, Role]]) -> None:
-        """Publish the loaded models, each with digest, runtime and role, and say ready."""
+        """Publish the loaded models, each with digest, runtime and role."""
         self.model_info.clear()
         self.self_test.clear()
         self.self_tested_at.clear()
@@ -249,7 +250,10 @@ class Metrics:
         for manifest, digest, runtime, role in models:
             labels = (manifest.name, str(manifest.version), digest, runtime, role)
             self.model_info.labels(*labels).set(1)
-        self.ready.set(1)
+
+    def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """Publish whether predictions are answered, as asked at every scrape."""
+        self.ready.set_function(lambda: float(is_ready()))
 
     def expect_defects(self, routes: Iterable[str]) -> None:
         """Let each route's internal errors begin at 0: an increase from nothing is none."""

@@ -81,6 +81,7 @@ DRIFT = f"dermhybrid_class_drift_index{{{MODEL}}}"
 WINDOW = f"dermhybrid_class_drift_answers{{{MODEL}}}"
 QUEUE = f"dermhybrid_queue_images{{{MODEL}}}"
 INSTANCE = '{job="dermhybrid", instance="a"}'
+READY = f"dermhybrid_ready{INSTANCE}"
 FAILURES = f"dermhybrid_audit_failures_total{INSTANCE}"
 UNSTORED = 'dermhybrid_fhir_stored_total{job="dermhybrid", instance="a", outcome="failed"}'
 
@@ -92,7 +93,7 @@ WELL = {
     **problems("service-busy", 5),
     **problems("internal-error", 0),
     **constant(f"up{INSTANCE}", 1),
-    **constant(f"dermhybrid_ready{INSTANCE}", 1),
+    **constant(READY, 1),
     **constant(SELF_TEST, 1),
     TESTED_AT: "0+60x480",
     **constant(DRIFT, 0.05),
@@ -121,8 +122,11 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "DermHybridSlowFast": (durations(20, 100), {"DermHybridSlowSlow"}),
     "DermHybridSlowSlow": (durations(60, 100), set()),
     "DermHybridDown": (constant(f"up{INSTANCE}", 0), set()),
-    "DermHybridNotReady": (constant(f"dermhybrid_ready{INSTANCE}", 0), set()),
-    "DermHybridSelfTestFailed": (constant(SELF_TEST, 0), set()),
+    "DermHybridNotReady": (
+        {READY: "1x380 0x100", SELF_TEST: "1x380 0x100"},
+        {"DermHybridSelfTestFailed"},
+    ),
+    "DermHybridSelfTestFailed": (constant(SELF_TEST, 0), set()),  # the shadow's
     "DermHybridSelfTestStale": (constant(TESTED_AT, 0), set()),
     "DermHybridInternalErrors": (problems("internal-error", 1), set()),
     "DermHybridAuditFailing": ({FAILURES: "0+1x480"}, set()),
@@ -257,6 +261,17 @@ def test_dicom_jobs_that_do_not_end_are_told(
 )
 def test_one_internal_error_is_told(tmp_path: Path, changes: dict[str, str]) -> None:
     test = history_test({**WELL, **changes}, {"DermHybridInternalErrors"})
+    assert run_promtool([test], tmp_path) == ""
+
+
+def test_a_service_that_stops_and_comes_back_is_no_alert(tmp_path: Path) -> None:
+    restart = {READY: "1x380 0 stale 1x100", f"up{INSTANCE}": "1x381 0 1x100"}
+    assert run_promtool([history_test({**WELL, **restart}, set())], tmp_path) == ""
+
+
+def test_a_service_that_stops_for_good_is_down_and_not_unready(tmp_path: Path) -> None:
+    stopped = {READY: "1x380 0 stale", f"up{INSTANCE}": "1x381 0x100"}
+    test = history_test({**WELL, **stopped}, {"DermHybridDown"})
     assert run_promtool([test], tmp_path) == ""
 
 
