@@ -25,7 +25,7 @@ from app.api.fhir_answers import FHIR_PREFIX
 from app.api.fhir_errors import SpeakFhir
 from app.api.guard import Guard, check_requirements
 from app.api.limits import MULTIPART_OVERHEAD_BYTES, Admit, LimitBody, LimitTime
-from app.api.observation import Observe
+from app.api.observation import UNMATCHED, Observe
 from app.api.openapi import describe_problems
 from app.api.secure_headers import SecureHeaders
 from app.domain.notice import RESEARCH_USE_NOTICE
@@ -141,7 +141,8 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        check_requirements(app)
+        routes = {route.path for route in check_requirements(app)}
+        wiring.metrics.expect_defects({*routes, UNMATCHED})
         prepare_process()
         fleet = parts.make_fleet(
             settings, wiring.release, wiring.make_engine, wiring.metrics, wiring.tracing
@@ -149,6 +150,7 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
         await fleet.reload()
         services = _open_services(wiring, fleet)
         app.state.services = services
+        wiring.metrics.watch_readiness(services.is_ready)
         async with parts.open_dicom(settings, services) as worker:
             app.state.services = replace(services, dicom=worker)
             tests = asyncio.create_task(

@@ -23,6 +23,8 @@ from prometheus_client import (
 )
 
 from app.answer_metrics import AnswerMetrics
+from app.dicom_metrics import DicomMetrics
+from app.domain.errors import INTERNAL_ERROR
 from app.domain.manifest import Manifest, Runtime
 
 Role = Literal["serving", "shadow"]
@@ -87,11 +89,9 @@ class Metrics:
         audit_failures: Answers that could not be recorded.
         feedback: Diagnoses that came back, by class and by how they were made.
         fhir_stored: Answers that were to be stored on the FHIR server, by what became of it.
-        dicom_jobs: DICOM jobs by state.
-        dicom_failures: Failed attempts of DICOM jobs, by kind of failure.
-        dicom_discarded: DICOM jobs that were given up, and whose content is gone.
+        dicom: DICOM jobs.
         trace_spans_lost: Spans that no collector got, by reason.
-        ready: 1 while the service answers.
+        ready: 1 while `/health/ready` says so.
         authentication: 1 where callers are told apart.
     """
 
@@ -215,23 +215,7 @@ class Metrics:
         )
         for outcome in ("stored", "failed"):  # from 0 on: an increase from nothing is none
             self.fhir_stored.labels(outcome)
-        self.dicom_jobs = Gauge(
-            "dermhybrid_dicom_jobs",
-            "DICOM jobs on the disk.",
-            ("state",),
-            registry=self.registry,
-        )
-        self.dicom_failures = Counter(
-            "dermhybrid_dicom_failures_total",
-            "Failed attempts of DICOM jobs.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self.dicom_discarded = Counter(
-            "dermhybrid_dicom_discarded_total",
-            "DICOM jobs that were dead for too long, or too many: what they held is gone.",
-            registry=self.registry,
-        )
+        self.dicom = DicomMetrics(self.registry)
         self.trace_spans_lost = Counter(
             "dermhybrid_trace_spans_lost_total",
             "Spans that no collector got: too many waited (queue-full), or it did not take them "
@@ -241,7 +225,8 @@ class Metrics:
         )
         self.ready = Gauge(
             "dermhybrid_ready",
-            "1 while every model is loaded, verified and warm.",
+            "1 while /health/ready answers 200: no model has failed its self-test, and the service "
+            "does not stop.",
             registry=self.registry,
         )
         self.authentication = Gauge(
@@ -257,7 +242,7 @@ class Metrics:
         ).labels(version("dermhybrid")).set(1)
 
     def announce_models(self, models: Iterable[tuple[Manifest, str, Runtime, Role]]) -> None:
-        """Publish the loaded models, each with digest, runtime and role, and say ready."""
+        """Publish the loaded models, each with digest, runtime and role."""
         self.model_info.clear()
         self.self_test.clear()
         self.self_tested_at.clear()
@@ -265,7 +250,15 @@ class Metrics:
         for manifest, digest, runtime, role in models:
             labels = (manifest.name, str(manifest.version), digest, runtime, role)
             self.model_info.labels(*labels).set(1)
-        self.ready.set(1)
+
+    def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """Publish whether predictions are answered, as asked at every scrape."""
+        self.ready.set_function(lambda: float(is_ready()))
+
+    def expect_defects(self, routes: Iterable[str]) -> None:
+        """Let each route's internal errors begin at 0: an increase from nothing is none."""
+        for route in routes:
+            self.problems.labels(route, INTERNAL_ERROR)
 
     def watch_queues(self, queues: Iterable[tuple[Named, Callable[[], int]]]) -> None:
         """Publish how many images wait for each model, as asked at every scrape."""

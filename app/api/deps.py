@@ -15,6 +15,7 @@ from app.access.quota import Quota
 from app.api.admission import Admission
 from app.api.auditor import Auditor
 from app.domain.decision import Gates
+from app.domain.errors import ModelFaultError, ServiceStoppingError
 from app.domain.heatmaps import HeatmapMethod, HeatmapRequest, OverlayFormat, choose_method
 from app.domain.images import ImageLimits
 from app.domain.labels import CLASS_INDEX
@@ -102,11 +103,18 @@ class Services:
             door.check()
         self.fleet.check()
 
+    def is_ready(self) -> bool:
+        """Whether `check_ready` finds nothing; for the event loop's thread, as that is."""
+        try:
+            self.check_ready()
+        except (ServiceStoppingError, ModelFaultError):
+            return False
+        return True
+
     def begin_to_stop(self) -> None:
         """Begin no prediction any more, and say so to whoever asks for readiness."""
         for door in self.doors:
             door.close()
-        self.metrics.ready.set(0)
 
 
 def services_of(request: Request) -> Services:

@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from anyio import to_thread
 
@@ -14,6 +14,7 @@ from app.api.deps import Services
 from app.api.dicom_results import make_results, to_file
 from app.api.errors import frames_of, kind_of
 from app.domain.errors import (
+    INTERNAL_ERROR,
     DermHybridError,
     DicomQueueError,
     ImageRejectedError,
@@ -89,7 +90,12 @@ class DicomWorker:
             ServiceBusyError: Too many wait.
             DicomQueueError: It could not be written.
         """
-        job = self._queue.put(admit(instance, self._services.image_limits), instance, sender)
+        instance_uid = admit(instance, self._services.image_limits)
+        try:
+            job = self._queue.put(instance_uid, instance, sender)
+        except Exception as error:
+            self._services.metrics.dicom.not_taken.labels(_kind_of_any(error)).inc()
+            raise
         self._loop.call_soon_threadsafe(self._wake.set)
         return job
 
@@ -129,9 +135,11 @@ class DicomWorker:
                     continue
             except DicomQueueError as error:  # the disk is full? What was taken is still there.
                 failure = error
+                self._count_worker_failure(error)
                 logger.error("queue failed", extra={"reason": str(error)})  # noqa: TRY400
             except Exception as error:  # noqa: BLE001  no memory, no thread? There may be again.
                 failure = ResourcesExhaustedError()
+                self._count_worker_failure(error)
                 _log_unexpected(error)
             if not self._is_stopping:
                 with suppress(TimeoutError):
@@ -155,10 +163,7 @@ class DicomWorker:
             await self._postpone(job, kind_of(error))
         except Exception as error:  # noqa: BLE001  whatever it is, the other jobs go on
             _log_unexpected(error)
-            exhausted = is_exhaustion(error)
-            await self._postpone(
-                job, kind_of(ResourcesExhaustedError()) if exhausted else "internal-error"
-            )
+            await self._postpone(job, _kind_of_any(error))
         else:
             await to_thread.run_sync(self._queue.end, job.id, State.STORED)
             logger.info("dicom job", extra={"state": State.STORED, "attempts": job.attempts + 1})
@@ -188,11 +193,14 @@ class DicomWorker:
         await to_thread.run_sync(self._queue.postpone, job.id, seconds, kind)
         self._fail(job, kind, "postponed")
 
-    def _fail(self, job: Job, kind: str, outcome: str) -> None:
-        self._services.metrics.dicom_failures.labels(kind).inc()
+    def _fail(self, job: Job, kind: str, outcome: Literal["postponed", "dead", "refused"]) -> None:
+        self._services.metrics.dicom.failures.labels(kind, outcome).inc()
         logger.warning(
             "dicom job", extra={"state": outcome, "attempts": job.attempts + 1, "reason": kind}
         )
+
+    def _count_worker_failure(self, error: Exception) -> None:
+        self._services.metrics.dicom.worker_failures.labels(_kind_of_any(error)).inc()
 
     async def _tend(self) -> None:
         """Discard what has been dead for long enough, and publish how many jobs there are."""
@@ -200,10 +208,16 @@ class DicomWorker:
             self._queue.discard_dead, self._patience.dead_seconds, self._patience.max_dead
         )
         if discarded:
-            self._services.metrics.dicom_discarded.inc(discarded)
+            self._services.metrics.dicom.discarded.inc(discarded)
             logger.warning("dicom jobs", extra={"state": State.DISCARDED, "number": discarded})
         for state, number in (await to_thread.run_sync(self._queue.count)).items():
-            self._services.metrics.dicom_jobs.labels(state).set(number)
+            self._services.metrics.dicom.jobs.labels(state).set(number)
+
+
+def _kind_of_any(error: Exception) -> str:
+    if isinstance(error, DermHybridError):
+        return kind_of(error)
+    return kind_of(ResourcesExhaustedError()) if is_exhaustion(error) else INTERNAL_ERROR
 
 
 def _log_unexpected(error: Exception) -> None:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.domain.errors import (
+    INTERNAL_ERROR,
     AccessConfigurationError,
     AnswerAmbiguousError,
     AnswerNotFoundError,
@@ -229,7 +230,7 @@ def unexpected_problem(error: Exception) -> ProblemResponse:
         return domain_problem(ResourcesExhaustedError())
     return problem(
         500,
-        "internal-error",
+        INTERNAL_ERROR,
         "Internal Error",
         "The service failed to answer. Report the request id to its operator.",
     )

@@ -16,6 +16,8 @@ from app.tracing import Tracing, describe_request
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 TRACEPARENT_HEADER: Final = "traceparent"
+UNMATCHED: Final = "unmatched"
+"""In place of a route, of requests that have none."""
 
 _UNTRACED: Final = ("/health/", "/metrics")
 """What these paths begin with is asked for by machines, again and again."""
@@ -106,4 +108,4 @@ def _address(scope: Scope) -> str:
 
 def _route_template(scope: Scope) -> str:
     """The path of the route that answered, with its placeholders; never the raw path."""
-    return str(getattr(scope.get("route"), "path", scope.get(_ROUTE_KEY, "unmatched")))
+    return str(getattr(scope.get("route"), "path", scope.get(_ROUTE_KEY, UNMATCHED)))

@@ -60,6 +60,10 @@ _LIBRARIES_WORDS: Final = (
 """What libraries say, for lack of a class: OpenVINO, TBB, Python's threads; OpenCV, Pillow."""
 
 
+INTERNAL_ERROR: Final = "internal-error"
+"""Kind of a failure that is none of these: a defect."""
+
+
 class DermHybridError(Exception):
     """Base of all expected failures."""
 

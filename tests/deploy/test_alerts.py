@@ -58,6 +58,19 @@ def problems(kind: str, a_minute: int) -> dict[str, str]:
     return {f'dermhybrid_problems_total{{{PREDICT}, problem="{kind}"}}': f"0+{a_minute}x480"}
 
 
+def dicom(counter: str, values: str, **labels: str) -> dict[str, str]:
+    more = "".join(f', {name}="{value}"' for name, value in labels.items())
+    return {f'dermhybrid_dicom_{counter}{{job="dermhybrid", instance="a"{more}}}': values}
+
+
+def undelivered(values: str) -> dict[str, str]:
+    return dicom("failures_total", values, kind="dicom-delivery", outcome="postponed")
+
+
+def jobs(state: str, values: str) -> dict[str, str]:
+    return dicom("jobs", values, state=state)
+
+
 def constant(metric: str, value: float) -> dict[str, str]:
     return {metric: f"{value}x{EIGHT_HOURS}"}
 
@@ -68,9 +81,8 @@ DRIFT = f"dermhybrid_class_drift_index{{{MODEL}}}"
 WINDOW = f"dermhybrid_class_drift_answers{{{MODEL}}}"
 QUEUE = f"dermhybrid_queue_images{{{MODEL}}}"
 INSTANCE = '{job="dermhybrid", instance="a"}'
+READY = f"dermhybrid_ready{INSTANCE}"
 FAILURES = f"dermhybrid_audit_failures_total{INSTANCE}"
-DEAD = 'dermhybrid_dicom_jobs{job="dermhybrid", instance="a", state="dead"}'
-DISCARDED = f"dermhybrid_dicom_discarded_total{INSTANCE}"
 UNSTORED = 'dermhybrid_fhir_stored_total{job="dermhybrid", instance="a", outcome="failed"}'
 
 WELL = {
@@ -81,15 +93,21 @@ WELL = {
     **problems("service-busy", 5),
     **problems("internal-error", 0),
     **constant(f"up{INSTANCE}", 1),
-    **constant(f"dermhybrid_ready{INSTANCE}", 1),
+    **constant(READY, 1),
     **constant(SELF_TEST, 1),
     TESTED_AT: "0+60x480",
     **constant(DRIFT, 0.05),
     **constant(WINDOW, 500),
     QUEUE: "0 30 2 17 0x480",
     **constant(FAILURES, 2),  # of yesterday
-    **constant(DEAD, 0),
-    **constant(DISCARDED, 3),
+    **jobs("dead", "0x480"),
+    **jobs("waiting", "0 900x20 60x460"),  # a morning's photographs, soon answered
+    **jobs("answered", "40x480"),
+    **dicom("discarded_total", "3x480"),
+    **undelivered("0x60 1x420"),
+    **dicom("failures_total", "0+1x480", kind="dicom-not-photograph", outcome="refused"),
+    **dicom("not_taken_total", "4x480", kind="dicom-queue"),
+    **dicom("worker_failures_total", "0x60 1x420", kind="resources-exhausted"),
     **constant(UNSTORED, 2),
     **requests(1, 0, route=OPERATION),
     **durations(1, 1, route=OPERATION),
@@ -104,8 +122,11 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "DermHybridSlowFast": (durations(20, 100), {"DermHybridSlowSlow"}),
     "DermHybridSlowSlow": (durations(60, 100), set()),
     "DermHybridDown": (constant(f"up{INSTANCE}", 0), set()),
-    "DermHybridNotReady": (constant(f"dermhybrid_ready{INSTANCE}", 0), set()),
-    "DermHybridSelfTestFailed": (constant(SELF_TEST, 0), set()),
+    "DermHybridNotReady": (
+        {READY: "1x380 0x100", SELF_TEST: "1x380 0x100"},
+        {"DermHybridSelfTestFailed"},
+    ),
+    "DermHybridSelfTestFailed": (constant(SELF_TEST, 0), set()),  # the shadow's
     "DermHybridSelfTestStale": (constant(TESTED_AT, 0), set()),
     "DermHybridInternalErrors": (problems("internal-error", 1), set()),
     "DermHybridAuditFailing": ({FAILURES: "0+1x480"}, set()),
@@ -114,8 +135,14 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "DermHybridShedding": (problems("service-busy", 100), set()),
     "DermHybridClassDrift": (constant(DRIFT, 0.3), set()),
     "DermHybridNovelPictures": (decisions(30, 100), set()),
-    "DermHybridDicomDead": (constant(DEAD, 1), set()),
-    "DermHybridDicomDiscarded": ({DISCARDED: "0x400 1x80"}, set()),
+    "DermHybridDicomQueueFailing": (
+        dicom("not_taken_total", "0x418 1x62", kind="dicom-queue"),
+        set(),
+    ),
+    "DermHybridDicomFailing": (undelivered("0x380 1+1x100"), set()),
+    "DermHybridDicomBacklog": (jobs("answered", "1000x480"), set()),
+    "DermHybridDicomDead": (jobs("dead", "1x480"), set()),
+    "DermHybridDicomDiscarded": (dicom("discarded_total", "0x400 1x80"), set()),
     "DermHybridFhirStoreFailing": ({UNSTORED: "0+1x480"}, set()),
     "DermHybridRefusedCallers": ({f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+20x480"}, set()),
 }
@@ -129,6 +156,14 @@ def firing_test(series: dict[str, str], expected: set[str]) -> dict[str, Any]:
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "promql_expr_test": [{"expr": firing, "eval_time": "7h", "exp_samples": samples}],
     }
+
+
+def history_test(series: dict[str, str], expected: set[str]) -> dict[str, Any]:
+    """As `firing_test`, of whatever fired at any time."""
+    test = firing_test(series, expected)
+    ever = 'count by (alertname) (max_over_time(ALERTS{alertstate="firing"}[8h]))'
+    test["promql_expr_test"][0].update(expr=ever, eval_time="8h")
+    return test
 
 
 def run_promtool(tests: list[dict[str, Any]], folder: Path) -> str:
@@ -176,6 +211,72 @@ def test_a_prediction_in_fhir_is_a_prediction(
 
 def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:
     assert run_promtool([firing_test({}, {"DermHybridDown"})], tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # The disk of the queue is full: a job's start cannot be written, once a second.
+        (
+            dicom("worker_failures_total", "0x380 0+60x100", kind="dicom-queue"),
+            {"DermHybridDicomQueueFailing"},
+        ),
+        (
+            dicom("not_taken_total", "0x380 1+1x100", kind="service-busy"),
+            {"DermHybridDicomQueueFailing"},
+        ),
+        # The archive is away: each of a thousand jobs is tried again every five minutes.
+        (
+            {**jobs("answered", "0x380 1000x100"), **undelivered("0x380 0+200x100")},
+            {"DermHybridDicomFailing", "DermHybridDicomBacklog"},
+        ),
+        # And one job: its attempts are five minutes apart.
+        (
+            undelivered("0x380" + "".join(f" {n}x4" for n in range(1, 20))),
+            {"DermHybridDicomFailing"},
+        ),
+        (undelivered("0x380 1x100"), set()),
+        # A queue that is full is not the house that is.
+        (
+            {
+                'dermhybrid_problems_total{job="dermhybrid", route="/dicom/studies", '
+                'problem="service-busy"}': "0+500x480"
+            },
+            set(),
+        ),
+    ],
+)
+def test_dicom_jobs_that_do_not_end_are_told(
+    tmp_path: Path, changes: dict[str, str], expected: set[str]
+) -> None:
+    assert run_promtool([history_test({**WELL, **changes}, expected)], tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {f'dermhybrid_problems_total{{{PREDICT}, problem="internal-error"}}': "0x380 1x100"},
+        dicom("failures_total", "0x380 1x100", kind="internal-error", outcome="postponed"),
+    ],
+)
+def test_one_internal_error_is_told(tmp_path: Path, changes: dict[str, str]) -> None:
+    test = history_test({**WELL, **changes}, {"DermHybridInternalErrors"})
+    assert run_promtool([test], tmp_path) == ""
+
+
+def test_a_service_that_stops_and_comes_back_is_no_alert(tmp_path: Path) -> None:
+    restart = {READY: "1x380 0 stale 1x100", f"up{INSTANCE}": "1x381 0 1x100"}
+    assert run_promtool([history_test({**WELL, **restart}, set())], tmp_path) == ""
+
+
+def test_a_service_that_stops_for_good_is_down_and_not_unready(tmp_path: Path) -> None:
+    stopped = {READY: "1x380 0 stale", f"up{INSTANCE}": "1x381 0x100"}
+    test = history_test({**WELL, **stopped}, {"DermHybridDown"})
+    assert run_promtool([test], tmp_path) == ""
+
+
+def test_nothing_ever_fires_where_all_is_well(tmp_path: Path) -> None:
+    assert run_promtool([history_test(WELL, set())], tmp_path) == ""
 
 
 def test_drift_needs_enough_answers(tmp_path: Path) -> None:

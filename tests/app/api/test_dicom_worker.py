@@ -8,14 +8,18 @@ from threading import Event
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydicom.dataset import Dataset
+from pynetdicom import AE
 
-from app.domain.errors import DicomQueueError
+from app.domain.errors import DicomQueueError, ServiceBusyError
 from app.interop.dicom_jobs import State
 from app.interop.dicom_queue import JobQueue
 from app.main import create_app
 from app.settings import Settings
 from tests.dicom_photographs import make_dataset, to_bytes
+from tests.ports import free_port
 
 
 def settings_of(models: Path, folder: Path) -> Settings:
@@ -58,6 +62,14 @@ def fails_once(real: Callable[..., Any], error: Exception) -> Callable[..., Any]
     return method
 
 
+def count(client: TestClient, name: str, **labels: str) -> float | None:
+    """The value of a metric of DICOM; None where there is no such series."""
+    assert isinstance(client.app, FastAPI)
+    registry = client.app.state.services.metrics.registry
+    found: float | None = registry.get_sample_value(f"dermhybrid_dicom_{name}", labels)
+    return found
+
+
 @pytest.mark.parametrize(
     ("method", "error", "problem"),
     [
@@ -82,8 +94,13 @@ def test_the_worker_goes_on(
         caplog.at_level(logging.ERROR),
         TestClient(create_app(settings_of(tiny_models, tmp_path))) as client,
     ):
+        before = count(client, "failures_total", kind=problem, outcome="postponed")
         job = await_first_attempt(client, send_photograph(client))
+        after = count(client, "failures_total", kind=problem, outcome="postponed")
+        exhausted = count(client, "worker_failures_total", kind="resources-exhausted")
     assert job["problem"] == problem
+    assert (before, after) == (0, 1)
+    assert exhausted == (method != "photograph")
     assert f"unexpected {type(error).__name__}" in caplog.messages
     assert "Jane" not in str([record.__dict__ for record in caplog.records])
 
@@ -104,6 +121,68 @@ def test_a_queue_that_fails_makes_its_job_wait_and_not_die(
         job = client.get(f"/dicom/jobs/{job['id']}").json()
     assert (job["state"], job["problem"], job["attempts"]) == ("waiting", "dicom-queue", 1)
     assert len(starts) == 1
+
+
+def test_a_queue_that_no_start_can_be_written_to_is_counted_and_no_job_dies(
+    tiny_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_queue: JobQueue) -> None:
+        raise DicomQueueError("the disk is full")
+
+    monkeypatch.setattr(JobQueue, "start_next", refuse)
+    with TestClient(create_app(settings_of(tiny_models, tmp_path))) as client:
+        job = send_photograph(client)
+        give_up = time.monotonic() + 60
+        while (count(client, "worker_failures_total", kind="dicom-queue") or 0) < 3:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        job = client.get(f"/dicom/jobs/{job['id']}").json()
+    assert (job["state"], job["attempts"]) == ("waiting", 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DicomQueueError("the disk is full"), "dicom-queue"),
+        (ServiceBusyError("too many wait", retry_after_seconds=60), "service-busy"),
+    ],
+)
+def test_what_is_not_taken_is_counted_however_it_came(
+    tiny_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: str,
+) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(JobQueue, "put", refuse)
+    port = free_port()
+    settings = settings_of(tiny_models, tmp_path).model_copy(update={"dicom_listen_port": port})
+    photograph = make_dataset()
+    with TestClient(create_app(settings)) as client:
+        counts = [count(client, "not_taken_total", kind=kind)]
+        headers = {"Content-Type": "application/dicom"}
+        answer = client.post("/dicom/studies", content=to_bytes(photograph), headers=headers)
+        counts.append(count(client, "not_taken_total", kind=kind))
+        status = store(port, photograph)
+        counts.append(count(client, "not_taken_total", kind=kind))
+    assert (answer.status_code, status) == (503, 0xA700)
+    assert counts == [0, 1, 2]
+
+
+def store(port: int, dataset: Dataset) -> int | None:
+    """The status of C-STORE to the service."""
+    entity = AE(ae_title="CAMERA")
+    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port, ae_title="DERMHYBRID")
+    assert association.is_established
+    try:
+        status: int | None = association.send_c_store(dataset).get("Status")
+    finally:
+        association.release()
+    return status
 
 
 def test_a_stop_waits_for_the_job_at_hand(

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
@@ -51,6 +52,16 @@ def test_http_errors_are_problems_too(
         assert response.headers["allow"]
 
 
+def internal_errors(app: FastAPI) -> dict[str, float]:
+    """How many each route has had."""
+    (family,) = app.state.services.metrics.problems.collect()
+    return {
+        sample.labels["route"]: sample.value
+        for sample in family.samples
+        if sample.labels["problem"] == "internal-error"
+    }
+
+
 def test_unexpected_error_reveals_nothing(
     tiny_models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -62,7 +73,12 @@ def test_unexpected_error_reveals_nothing(
 
     # The test client re-raises whatever a server would log with its message.
     with caplog.at_level(logging.DEBUG), TestClient(app) as client:
+        before = internal_errors(app)
         response = client.get("/boom", headers={"x-request-id": "request-9"})
+    # A series that only the first error made would show Prometheus no increase.
+    assert {"/boom", "/predict", "/predict/batch", "/models/{name}", "unmatched"} <= set(before)
+    assert not any(before.values())
+    assert internal_errors(app) == {**before, "/boom": 1}
     body = response.json()
     assert response.status_code == 500
     assert body["type"] == "urn:dermhybrid:problem:internal-error"

@@ -165,6 +165,22 @@ def test_models_are_announced_with_their_digest(client: TestClient) -> None:
     assert sample(client, "dermhybrid_ready") == 1
 
 
+def test_the_metric_of_readiness_is_what_readiness_answers(tiny_models: Path) -> None:
+    application = create_app(Settings(models_dir=tiny_models))
+    with TestClient(application) as client:
+        services = application.state.services
+        model = services.fleet.get(None)
+        seen = []
+        for fault in (None, "another answer", None):
+            model.fault = fault
+            answer = client.get("/health/ready")
+            seen.append((answer.status_code, sample(client, "dermhybrid_ready")))
+        services.begin_to_stop()
+        answer = client.get("/health/ready")
+        seen.append((answer.status_code, sample(client, "dermhybrid_ready")))
+    assert seen == [(200, 1), (503, 0), (200, 1), (503, 0)]
+
+
 def test_labels_stay_bounded(client: TestClient) -> None:
     client.get("/models/patient-a")
     client.get("/patient-b")
