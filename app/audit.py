@@ -1,18 +1,9 @@
-"""An append-only record of every answer, in hash-chained JSON lines (ADR-0013).
-
-```
-DIR/audit-000001.jsonl   {"answer": ..., "hash": ..., "previous": ..., "sequence": 1, ...}
-DIR/audit-000002.jsonl   ...
-DIR/head.json            {"hash": ..., "sequence": ...} of the newest record
-```
-"""
+"""Writes a record of every answer to a chain that is only added to (ADR-0013, `audit_chain`)."""
 
 import asyncio
 import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,17 +11,23 @@ from typing import Any, Final
 
 from anyio import to_thread
 
+from app.audit_chain import (
+    BEGINNING,
+    HEAD_NAME,
+    digest_of,
+    file_name,
+    log_files,
+    number_of,
+    parse,
+    read_anchor,
+    read_head,
+    to_line,
+)
 from app.domain.errors import AuditDamagedError, AuditUnavailableError
 
-HEAD_NAME: Final = "head.json"
 LOCK_NAME: Final = "lock"
 CARDS_FOLDER: Final = "cards"
 """Below AUDIT_DIR: the chain of CDS Hooks cards that were shown."""
-FIRST_PREVIOUS: Final = "0" * 64
-"""`previous` of the first record of all."""
-
-_FILES: Final = "audit-*.jsonl"
-_FILE_NAME: Final = "audit-{:06d}.jsonl"
 
 
 class AuditLog:
@@ -58,8 +55,10 @@ class AuditLog:
                     f"{directory}: another process writes this audit log. Give each its own "
                     "AUDIT_DIR."
                 ) from error
-            files = log_files(directory)
-            self._number = _number(files[-1]) if files else 1
+            archived = read_anchor(directory) or BEGINNING
+            # A stop of `audit archive` leaves a file that is archived already.
+            files = [path for path in log_files(directory) if number_of(path) > archived.file]
+            self._number = number_of(files[-1]) if files else archived.file + 1
             self._file = self._open(self._number)
             opened.callback(lambda: os.close(self._file))
             self.sequence, self._hash = self._resume(files)
@@ -89,7 +88,7 @@ class AuditLog:
             time = datetime.now(UTC).isoformat(timespec="milliseconds")
             content = {**record, "sequence": sequence, "time": time, "previous": previous}
             previous = digest_of(content)
-            lines.append(_line({**content, "hash": previous}))
+            lines.append(to_line({**content, "hash": previous}))
         try:
             left = memoryview(b"".join(lines))
             while left:
@@ -106,18 +105,21 @@ class AuditLog:
         self._opened.close()
 
     def _open(self, number: int) -> int:
-        path = self._directory / _FILE_NAME.format(number)
+        path = self._directory / file_name(number)
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
 
     def _resume(self, files: list[Path]) -> tuple[int, str]:
         """Sequence and hash of the newest record, once a torn one is cut off."""
         for path in reversed(files):
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # archived meanwhile
+                continue
             whole = content[: content.rfind(b"\n") + 1]
             if path == files[-1] and len(whole) < len(content):
                 os.ftruncate(self._file, len(whole))
             if whole:
-                record = _parse(whole.splitlines()[-1])
+                record = parse(whole.splitlines()[-1])
                 if record is None:
                     raise AuditDamagedError(
                         f"{path}: its last record was changed. Keep the folder, run `dermhybrid "
@@ -126,7 +128,7 @@ class AuditLog:
                 sequence, own = int(record["sequence"]), str(record["hash"])
                 break
         else:
-            sequence, own = 0, FIRST_PREVIOUS
+            _, sequence, own = read_anchor(self._directory) or BEGINNING
         head = read_head(self._directory)
         if head is not None and head[0] > sequence:
             raise AuditDamagedError(
@@ -138,7 +140,7 @@ class AuditLog:
     def _write_head(self) -> None:
         scratch = self._directory / f"{HEAD_NAME}.new"
         with suppress(OSError):  # an older head still is one of this chain's
-            scratch.write_bytes(_line({"sequence": self.sequence, "hash": self._hash}))
+            scratch.write_bytes(to_line({"sequence": self.sequence, "hash": self._hash}))
             scratch.replace(self._directory / HEAD_NAME)
 
 
@@ -207,88 +209,3 @@ def _unavailable(error: Exception | None) -> AuditUnavailableError:
     )
     failure.__cause__ = error
     return failure
-
-
-def verify(directory: Path) -> Iterator[str]:
-    """Find every edit, gap and exchange in a folder of records.
-
-    Args:
-        directory: Of the log; it may be in use.
-
-    Yields:
-        A sentence for each defect, with file and line.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    head = read_head(directory)
-    sequence, previous = 0, FIRST_PREVIOUS
-    head_seen = head is None or head == (sequence, previous)
-    for number, path in enumerate(log_files(directory), start=1):
-        if _number(path) != number:
-            yield f"{path}: file {number} is missing before it"
-        with path.open("rb") as lines:
-            for row, line in enumerate(lines, start=1):
-                place = f"{path}:{row}"
-                if not line.endswith(b"\n"):
-                    yield f"{place}: the record is unfinished"
-                    continue
-                try:
-                    record = json.loads(line)
-                    found, linked, own = record["sequence"], record["previous"], record["hash"]
-                except (ValueError, KeyError, TypeError):
-                    yield f"{place}: this is no record"
-                    sequence, previous = sequence + 1, ""
-                    continue
-                if _parse(line) is None:
-                    yield f"{place}: record {found} was changed"
-                if found != sequence + 1:
-                    yield f"{place}: record {sequence + 1} is expected here, this is {found}"
-                elif previous and linked != previous:
-                    yield f"{place}: record {found} does not follow the one before it"
-                sequence, previous = found, own
-                head_seen = head_seen or head == (found, own)
-    if not head_seen:
-        yield f"{directory / HEAD_NAME}: record {head[0] if head else 0} is not among the records"
-
-
-def read_head(directory: Path) -> tuple[int, str] | None:
-    """Sequence and hash of the newest record that is known; None where nothing was recorded."""
-    try:
-        head = json.loads((directory / HEAD_NAME).read_bytes())
-        return int(head["sequence"]), str(head["hash"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return (0, "")
-
-
-def digest_of(content: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON values in their canonical form: keys sorted, no spaces."""
-    return hashlib.sha256(_line(content)).hexdigest()
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """A record whose hash is right."""
-    try:
-        record: dict[str, Any] = json.loads(line)
-        own = record.pop("hash")
-        if digest_of(record) != own:
-            return None
-        record["hash"] = own
-        return record if _line(record) == line.rstrip(b"\n") + b"\n" else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _line(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-
-
-def log_files(directory: Path) -> list[Path]:
-    """The files of a log, the oldest first."""
-    return sorted(directory.glob(_FILES))
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.removeprefix("audit-"))

@@ -3,16 +3,18 @@
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from filecmp import cmp
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from app.audit import log_files
+from app.audit_chain import log_files
 from app.domain.decision import disagreement
+from app.domain.errors import AuditDamagedError
 from app.domain.feedback import DiagnosisSource
 from app.domain.intervals import wilson
 from app.domain.labels import LABELS
@@ -56,22 +58,23 @@ class ModelReport:
         return right, sum(row.total() for row in self.confusion.values())
 
 
-def read_reports(directory: Path) -> dict[str, ModelReport]:
+def read_reports(*directories: Path) -> dict[str, ModelReport]:
     """Read an audit log and its feedback once; memory grows with the feedback alone.
 
     Args:
-        directory: Of the audit log. Run `dermhybrid audit verify` first: what is no record is
-            passed over here.
+        directories: The audit log, and the folders of its archive. Run `dermhybrid audit verify`
+            on them first: what is no record is passed over here.
 
     Returns:
         By `name@version`, sorted.
 
     Raises:
+        AuditDamagedError: The folders are not of one log.
         OSError: It cannot be read.
     """
-    diagnoses = _diagnoses(directory / FEEDBACK_FOLDER)
+    diagnoses = _diagnoses([directory / FEEDBACK_FOLDER for directory in directories])
     reports: defaultdict[str, ModelReport] = defaultdict(ModelReport)
-    for record in _records(directory):
+    for record in _records(directories):
         try:
             model, answer = record["model"], record["answer"]
             report = reports[f"{model['name']}@{model['version']}"]
@@ -104,10 +107,10 @@ def _count(
         report.confusion[label][predicted] += 1
 
 
-def _diagnoses(directory: Path) -> dict[int, tuple[str, str]]:
+def _diagnoses(directories: Sequence[Path]) -> dict[int, tuple[str, str]]:
     """Diagnosis and source by the number of the answer's record: of the strongest the newest."""
     found: dict[int, tuple[str, str]] = {}
-    for record in _records(directory):
+    for record in _records(directories):
         try:
             sequence, source = int(record["answer"]["sequence"]), DiagnosisSource(record["source"])
             known = found.get(sequence)
@@ -118,8 +121,21 @@ def _diagnoses(directory: Path) -> dict[int, tuple[str, str]]:
     return found
 
 
-def _records(directory: Path) -> Iterator[dict[str, Any]]:
-    for path in log_files(directory):
+def _records(directories: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """In the order of the files' numbers; a file that two folders have is read once.
+
+    Raises:
+        AuditDamagedError: Two folders have different files of one number.
+    """
+    files: dict[str, Path] = {}
+    for path in (path for directory in directories for path in log_files(directory)):
+        other = files.setdefault(path.name, path)
+        if other != path and not cmp(other, path, shallow=False):
+            raise AuditDamagedError(
+                f"{path} differs from {other}: these are not folders of one log. Report them one "
+                "by one."
+            )
+    for _, path in sorted(files.items()):
         with path.open("rb") as lines:
             for line in lines:
                 try:

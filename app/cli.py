@@ -1,6 +1,5 @@
 """The command `dermhybrid`: serve, or classify files without a server."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from app.access.scopes import Scope
+from app.audit_cli import audit
 from app.domain.captions import append_caption, describe_heatmap
 from app.domain.errors import (
     AccessConfigurationError,
@@ -36,7 +36,6 @@ main = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-audit = typer.Typer(help="The record of every answer.", no_args_is_help=True)
 main.add_typer(audit, name="audit")
 keys = typer.Typer(help="Who may call the service.", no_args_is_help=True)
 main.add_typer(keys, name="keys")
@@ -188,61 +187,6 @@ def dicom(
         path.write_bytes(to_file(result))
         typer.echo(f"{result.Modality} {path}")
     typer.echo(f"{judged.decision.sentence} {RESEARCH_USE_NOTICE}")
-
-
-@audit.command("verify")
-def verify_audit(
-    directory: Annotated[
-        Path, typer.Argument(help="AUDIT_DIR of the service.", exists=True, file_okay=False)
-    ],
-) -> None:
-    """Find every edit, gap and exchange in the record of answers. Exit status 1 if there is one."""
-    from app.audit import CARDS_FOLDER, read_head, verify
-    from app.feedback import FEEDBACK_FOLDER
-
-    folders = [directory, directory / FEEDBACK_FOLDER, directory / CARDS_FOLDER]
-    defects = 0
-    for folder in folders:
-        for defect in verify(folder):
-            typer.echo(defect)
-            defects += 1
-    if defects:
-        raise typer.Exit(1)
-    for folder, name in zip(folders, ("answers", "feedback", "cards"), strict=True):
-        head = read_head(folder)
-        intact = f"intact up to record {head[0]}, hash {head[1]}" if head and head[0] else None
-        typer.echo(f"{name}: {intact or 'no record'}")
-
-
-@audit.command("report")
-def report_audit(
-    directory: Annotated[
-        Path, typer.Argument(help="AUDIT_DIR of the service.", exists=True, file_okay=False)
-    ],
-    models: Annotated[
-        Path, typer.Option(help="Folder of the models, whose test figures drift is counted from.")
-    ] = Path("models"),
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> None:
-    """Agreement with diagnoses that came back, confusion, decisions, and drift, by model."""
-    from app.audit_report import read_reports, to_json, to_text
-    from app.domain.ensemble import ENSEMBLE_NAME, read_ensemble
-    from app.domain.manifest import MANIFEST_NAME, read_manifest
-
-    try:
-        manifests = [read_manifest(path.parent)[0] for path in models.glob(f"*/*/{MANIFEST_NAME}")]
-        measured = {f"{m.name}@{m.version}": m.metrics for m in manifests}
-        if (models / ENSEMBLE_NAME).exists():
-            ensemble = read_ensemble(models / ENSEMBLE_NAME)
-            measured[f"{ensemble.name}@{ensemble.version}"] = ensemble.metrics
-        reports = read_reports(directory)
-    except (DermHybridError, OSError) as error:
-        _complain(Console(stderr=True), str(error))
-        raise typer.Exit(1) from error
-    if as_json:
-        typer.echo(json.dumps(to_json(reports, measured), indent=2))
-    else:
-        typer.echo(f"{to_text(reports, measured)}\n\n{RESEARCH_USE_NOTICE}")
 
 
 def _read_settings() -> Settings:

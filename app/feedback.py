@@ -7,11 +7,12 @@ AUDIT_DIR/feedback/audit-000001.jsonl   {"answer": {"hash": ..., "sequence": ...
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.audit import log_files
+from app.audit_chain import log_files
 from app.domain.errors import AnswerAmbiguousError, AnswerNotFoundError
 
 FEEDBACK_FOLDER: Final = "feedback"
@@ -99,9 +100,9 @@ def _search(path: Path, request_id: str) -> list[RecordedAnswer]:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    """Whole lines of a file, about `PIECE_BYTES` at a time."""
+    """Whole lines of a file, about `PIECE_BYTES` at a time; of one that was archived, none."""
     rest = b""
-    with path.open("rb") as file:
+    with suppress(FileNotFoundError), path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             piece = rest + piece
             end = piece.rfind(b"\n") + 1

@@ -17,7 +17,8 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from app.audit import AuditLog, AuditQueue, read_head, verify
+from app.audit import AuditLog, AuditQueue
+from app.audit_chain import read_head, verify
 from app.cli import main
 from app.domain.errors import AuditDamagedError, AuditUnavailableError
 from app.main import create_app

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import typer
 from matplotlib.figure import Figure
 
-from app.audit import log_files, read_head
+from app.audit_chain import log_files, read_head
 from tests.bench.__main__ import FIRST_PORT, example_jpeg
 from tests.bench.client import CAPACITY_CALLERS, CLIENT_SECONDS, LOST, Load, ask, find_capacity
 from tests.bench.connections import HOST, connect

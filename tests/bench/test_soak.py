@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app.audit import read_head
+from app.audit_chain import read_head
 from tests.bench import capacity, soak
 from tests.bench.__main__ import example_jpeg
 from tests.bench.servers import raw_call, serve_project

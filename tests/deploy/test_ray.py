@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import yaml
 
-from app.audit import read_head, verify
+from app.audit_chain import read_head, verify
 from app.domain.heatmaps import encode_png
 from app.ray_serve import NUM_OPERATIONS_PORTS
 from tests.conftest import PLAIN_MODEL, REPOSITORY

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.audit import log_files
+from app.audit_chain import log_files
 from tests.conftest import REPOSITORY
 
 LOST: Final = 0

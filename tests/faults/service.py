@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from app.audit import verify
+from app.audit_chain import verify
 from tests.faults.injectors import resident_mb
 from tests.faults.ledger import LEFT, LOST, Ledger, Outcome, Part, Report
 from tests.faults.pictures import Ask, valid

@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.api.cds import CDS_PATH
-from app.audit import CARDS_FOLDER, log_files, verify
+from app.audit import CARDS_FOLDER
+from app.audit_chain import log_files, verify
 from app.main import create_app
 from app.settings import Settings
 from tests.fhir_peers import scripted

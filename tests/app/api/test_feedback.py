@@ -11,7 +11,8 @@ from httpx2 import Response
 from typer.testing import CliRunner
 
 from app import feedback
-from app.audit import AuditLog, verify
+from app.audit import AuditLog
+from app.audit_chain import verify
 from app.cli import main
 from app.domain.errors import AnswerAmbiguousError, AnswerNotFoundError
 from app.domain.heatmaps import encode_png
