@@ -135,7 +135,9 @@ async def answer_upload(
     rendered = await run_queued(
         services.stages, model.manifest, services.image_threads, render, image, judged
     )
-    services.metrics.answers.count(model.manifest, _counted(judged))
+    services.metrics.answers.count(
+        model.manifest, _counted(judged), is_served=services.fleet.serves(model.loaded)
+    )
     return rendered
 
 
