@@ -132,8 +132,14 @@ class AnswerMetrics:
         )
         self._windows: dict[tuple[str, str], ClassWindow] = {}
 
-    def count(self, model: Measured, answer: CountedAnswer) -> None:
-        """Count an answer, what is to become of it, why, and what is wrong with the picture."""
+    def count(self, model: Measured, answer: CountedAnswer, *, is_served: bool) -> None:
+        """Count an answer, what is to become of it, why, and what is wrong with the picture.
+
+        Args:
+            model: Who answered.
+            answer: What.
+            is_served: The model has not left meanwhile: there is no drift of one that did.
+        """
         labels = (model.name, str(model.version))
         rejected = answer.action is Action.REJECT
         self.predictions.labels(*labels, NO_CLASS if rejected else answer.label).inc()
@@ -147,10 +153,14 @@ class AnswerMetrics:
         if answer.novelty is not None:
             score, threshold = answer.novelty
             self.novelty.labels(*labels).observe(score / threshold)
+        if is_served:
+            self._watch_drift(labels, model, answer.label)
+
+    def _watch_drift(self, labels: tuple[str, str], model: Measured, label: str) -> None:
         window = self._windows.get(labels)
         if window is None:
             window = self._windows[labels] = ClassWindow(model.metrics.confusion_matrix)
-        self.drift.labels(*labels).set(window.add(answer.label))
+        self.drift.labels(*labels).set(window.add(label))
         self.drift_window.labels(*labels).set(window.num_answers)
 
     def forget_models(self) -> None:

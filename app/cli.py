@@ -173,11 +173,11 @@ def dicom(
             raise DermHybridError("This needs the extra `interop` (docs/integrations).") from error
         with photograph.open("rb") as file:
             read = read_photograph(file.read(limits.max_bytes + 1), limits, frame)
-        upload = to_upload(read.decoded, settings.max_overlay_side)
+        upload = to_upload(read.decoded, settings.max_overlay_side, read.named_frame)
         chosen = _load_model(settings, model)
         prediction = chosen.predict_batch(upload.model_input[None])[0]
         judged = judge(chosen, prediction, upload.quality, settings.gates())
-        results = make_results(read.dataset, read.named_frame, upload, judged)
+        results = make_results(read.dataset, upload, judged)
     except (DermHybridError, OSError) as error:
         _complain(Console(stderr=True), str(error))
         raise typer.Exit(1) from error

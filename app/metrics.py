@@ -282,15 +282,18 @@ class Metrics:
         """Record the size of a batch."""
         self.batch_size.labels(manifest.name, str(manifest.version)).observe(num_images)
 
-    def report_self_test(self, manifest: Manifest, *, passed: bool) -> None:
-        """Publish the outcome of a self-test."""
-        labels = (manifest.name, str(manifest.version))
-        self.self_test.labels(*labels).set(passed)
-        self.self_tested_at.labels(*labels).set_to_current_time()
+    def report_self_test(self, manifest: Manifest, *, passed: bool | None) -> None:
+        """Publish the outcome of a self-test.
 
-    def expect_self_test(self, manifest: Manifest) -> None:
-        """There was none: where it stays so, the age of the last one, or of none, says it."""
-        self.self_tested_at.labels(manifest.name, str(manifest.version))
+        Args:
+            manifest: Of the model.
+            passed: None where there was no test; if it stays so, the last one's age says it.
+        """
+        labels = (manifest.name, str(manifest.version))
+        tested_at = self.self_tested_at.labels(*labels)
+        if passed is not None:
+            self.self_test.labels(*labels).set(passed)
+            tested_at.set_to_current_time()
 
     def observe_shadow(self, manifest: Manifest, served: str, shadow: str, change: float) -> None:
         """Record what the shadow made of an image, beside the answer that was given."""

@@ -111,6 +111,6 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
         "share_in_lesion": 0.64,
         "flags": [],
     },
-    "image": {"width": 600, "height": 450, "media_type": "image/jpeg"},
+    "image": {"width": 600, "height": 450, "media_type": "image/jpeg", "frame": None},
     "notice": RESEARCH_USE_NOTICE,
 }

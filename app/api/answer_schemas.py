@@ -222,6 +222,13 @@ class ImageSchema(BaseModel):
     width: Annotated[int, Field(description="In pixels, after EXIF orientation.")]
     height: Annotated[int, Field(description="In pixels, after EXIF orientation.")]
     media_type: Annotated[str, Field(description="What the bytes were, whatever they were called.")]
+    frame: Annotated[
+        int | None,
+        Field(
+            description="Of a DICOM object of several frames, the one that was answered, from 1; "
+            "null for every other upload, a DICOM object of one frame included."
+        ),
+    ]
 
 
 class AnswerSchema(BaseModel):

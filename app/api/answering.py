@@ -56,7 +56,12 @@ def render_json(image: Upload, judged: Judged, heatmap: HeatmapSchema | None) ->
             request_id=request_id.get(),
             model=model_reference(judged.model),
             heatmap=heatmap,
-            image=ImageSchema(width=image.width, height=image.height, media_type=image.media_type),
+            image=ImageSchema(
+                width=image.width,
+                height=image.height,
+                media_type=image.media_type,
+                frame=image.frame,
+            ),
             **dict(present_answer(judged)),
         )
     )
@@ -135,7 +140,9 @@ async def answer_upload(
     rendered = await run_queued(
         services.stages, model.manifest, services.image_threads, render, image, judged
     )
-    services.metrics.answers.count(model.manifest, _counted(judged))
+    services.metrics.answers.count(
+        model.manifest, _counted(judged), is_served=services.fleet.serves(model.loaded)
+    )
     return rendered
 
 

@@ -48,16 +48,17 @@ class Auditor:
 
         Args:
             data: The uploaded bytes; only their hash is kept.
-            upload: The image; only its input's hash and its size are kept.
+            upload: The image; only its input's hash, its size and frame are kept.
             judged: The answer; its heatmap is not kept, nor what was rejected.
             index: The image's place in a batch; None outside of one.
-            threads: Where the hashes are computed.
+            threads: Where the record is made: hashes take time.
 
         Raises:
             AuditUnavailableError: It could not be written, and records are required.
         """
-        content = self._describe(upload, judged, index)
-        content["upload_sha256"] = await to_thread.run_sync(_sha256, data, limiter=threads)
+        content = await to_thread.run_sync(
+            self._describe, data, upload, judged, index, limiter=threads
+        )
         try:
             with self._metrics.audit_seconds.time():
                 await self._queue.append(content)
@@ -72,7 +73,10 @@ class Auditor:
         """Write what waits."""
         await self._queue.close()
 
-    def _describe(self, upload: Upload, judged: Judged, index: int | None) -> dict[str, Any]:
+    def _describe(
+        self, data: bytes, upload: Upload, judged: Judged, index: int | None
+    ) -> dict[str, Any]:
+        """The record's content; blocks the calling thread."""
         answer = present_answer(judged).model_dump(mode="json")
         predicted = answer["predicted_class"]
         return {
@@ -86,11 +90,8 @@ class Auditor:
                 if member is not judged.model
             ],
             "settings_sha256": self._settings_digest,
-            "input_sha256": _sha256(upload.model_input.tobytes()),
-            "image": {"width": upload.width, "height": upload.height},
+            "upload_sha256": sha256(data).hexdigest(),
+            "input_sha256": sha256(upload.model_input.data).hexdigest(),
+            "image": {"width": upload.width, "height": upload.height, "frame": upload.frame},
             "answer": {**answer, "predicted_class": predicted and predicted["label"]},
         }
-
-
-def _sha256(data: bytes) -> str:
-    return sha256(data).hexdigest()

@@ -16,21 +16,18 @@ from app.interop.dicom_report import Algorithm, ReportedAnswer, make_report
 from app.interop.dicom_source import take_over
 
 
-def make_results(
-    photograph: Dataset, frame: int | None, upload: Upload, judged: Judged
-) -> list[Dataset]:
+def make_results(photograph: Dataset, upload: Upload, judged: Judged) -> list[Dataset]:
     """The structured report of an answer, and its heatmap unless it is rejected.
 
     Args:
         photograph: What was asked about, from `read_object`.
-        frame: The frame that was, from 1; None where there is one only.
-        upload: Its picture.
+        upload: Its picture, and the frame that it is.
         judged: The answer.
 
     Raises:
         ImageCorruptError: The photograph does not say which study it belongs to.
     """
-    source, answer = take_over(photograph), _answer(judged, frame)
+    source, answer = take_over(photograph), _answer(judged, upload.frame)
     report = make_report(source, answer)
     if judged.rejected:
         return [report]

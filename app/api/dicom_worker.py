@@ -179,7 +179,7 @@ class DicomWorker:
 
     def _render(self, photograph: bytes, upload: Upload, judged: Judged) -> list[tuple[str, bytes]]:
         dataset = read_object(photograph, self._services.image_limits)
-        results = make_results(dataset, None, upload, judged)
+        results = make_results(dataset, upload, judged)
         return [(str(result.SOPInstanceUID), to_file(result)) for result in results]
 
     async def _postpone(self, job: Job, kind: str) -> None:

@@ -180,6 +180,7 @@ def render_bundle(
         classified=None if judged.rejected else _classified(judged),
         overlay=None if heatmap is None else _overlay(upload, heatmap),
         context=context,
+        frame=upload.frame,
     )
     return to_json(make_bundle(finding))
 
@@ -199,11 +200,12 @@ def _classified(judged: Judged) -> Classified:
 def _overlay(upload: Upload, heatmap: HeatmapSchema) -> Overlay:
     height, width = upload.picture.shape[:2]
     of_class = f" of {heatmap.explained_class}" if heatmap.explained_class else ""
+    image = "the image" if upload.frame is None else f"frame {upload.frame} of the image"
     return Overlay(
         heatmap.media_type,
         heatmap.overlay,
         width,
         height,
-        f"Heatmap ({heatmap.method}{of_class}) of {heatmap.model} over the image",
+        f"Heatmap ({heatmap.method}{of_class}) of {heatmap.model} over {image}",
         tuple(_FLAG_WORDS[flag] for flag in heatmap.flags),
     )

@@ -34,6 +34,7 @@ class Upload:
         media_type: What the bytes really were.
         quality: Whether the picture is fit to be classified.
         lesion: Of the model input.
+        frame: Which one of several the file has, from 1; None where it has no several.
     """
 
     model_input: RgbImage
@@ -43,6 +44,7 @@ class Upload:
     media_type: str
     quality: QualityReport
     lesion: LesionMask
+    frame: int | None = None
 
 
 def read_upload(
@@ -69,12 +71,15 @@ def read_upload(
     return to_upload(decode_image(data, limits, enough_side=max_picture_side), max_picture_side)
 
 
-def to_upload(decoded: DecodedImage, max_picture_side: int = MAX_PICTURE_SIDE) -> Upload:
+def to_upload(
+    decoded: DecodedImage, max_picture_side: int = MAX_PICTURE_SIDE, frame: int | None = None
+) -> Upload:
     """Keep of a picture what a prediction needs.
 
     Args:
         decoded: The picture.
         max_picture_side: Longest side of what is kept of it in pixels.
+        frame: Which one of several it is, from 1; None for the only one.
     """
     model_input = to_model_input(decoded.pixels)
     lesion = find_lesion(model_input)
@@ -86,6 +91,7 @@ def to_upload(decoded: DecodedImage, max_picture_side: int = MAX_PICTURE_SIDE) -
         decoded.media_type,
         assess_quality(model_input, decoded.width, decoded.height, lesion),
         lesion,
+        frame,
     )
 
 

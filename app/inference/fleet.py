@@ -14,7 +14,7 @@ from app.inference.ensembles import LoadedEnsemble
 from app.inference.explain import Prediction
 from app.inference.models import LoadedModel
 from app.inference.process import give_memory_back, run_behind
-from app.inference.registry import ModelRegistry
+from app.inference.registry import Loaded, ModelRegistry
 from app.inference.served import Served, ServedEnsemble, ServedModel
 from app.metrics import Metrics
 from app.tracing import Tracing, untraced
@@ -115,6 +115,10 @@ class Fleet:
             return ServedEnsemble(model, [self._served[m.digest] for m in model.members])
         return self._served[model.digest]
 
+    def serves(self, model: Loaded) -> bool:
+        """Whether a model or the ensemble answers still: a reload may have taken it away."""
+        return any(model.digest == one.digest for one in self.registry.all())
+
     def shadow(self, answered_by: Served, image: RgbImage, answer: Prediction) -> None:
         """Let the shadow score an image that the default model has answered; returns at once.
 
@@ -163,9 +167,16 @@ class Fleet:
                 self._served[model.digest].check()
 
     async def self_test(self) -> None:
-        """Let every model answer its golden example again, one after the other."""
-        for served in list(self._served.values()):
-            await served.self_test()
+        """Let every model answer its golden example again, one after the other.
+
+        What leaves meanwhile is passed over: nobody would ever renew what was published of it.
+        """
+        for digest, served in list(self._served.items()):
+            if self._served.get(digest) is not served:
+                continue
+            passed = await served.self_test()
+            if self._served.get(digest) is served:
+                self._metrics.report_self_test(served.manifest, passed=passed)
 
     async def close(self, grace_seconds: float) -> None:
         """Answer what is in line, for so long, then close every line."""

@@ -100,20 +100,23 @@ class ServedModel:
                 "answer until it passes again. Use another model, or repeat the request later."
             )
 
-    async def self_test(self) -> None:
-        """Answer the golden example between two batches; where that fails, stop answering."""
+    async def self_test(self) -> bool | None:
+        """Answer the golden example between two batches; where that fails, stop answering.
+
+        Returns:
+            Whether it passed; None where the machine had no means for a test.
+        """
         try:
             await run_behind(self._threads, self.loaded.self_test)
         except Exception as error:  # noqa: BLE001  a model that cannot run is as bad as a wrong one
             if is_exhaustion(error):  # the machine's moment, which tells nothing of the model
                 logger.error("no self-test", extra={"reason": type(error).__name__})  # noqa: TRY400
-                self._metrics.expect_self_test(self.manifest)
-                return
+                return None
             self.fault = str(error)
             logger.error("self-test failed", extra={"reason": self.fault})  # noqa: TRY400
         else:
             self.fault = None
-        self._metrics.report_self_test(self.manifest, passed=self.fault is None)
+        return self.fault is None
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

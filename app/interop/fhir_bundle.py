@@ -165,6 +165,8 @@ class _Writer:
                 f"Most probable of seven classes: {found.predicted.name}, with probability "
                 f"{found.confidence:.2f}{'' if found.calibrated else ' (not calibrated)'}."
             )
+        if finding.frame is not None:
+            sentences.append(f"This is about frame {finding.frame} of the uploaded image.")
         conclusion = " ".join([*sentences, RESEARCH_USE_NOTICE])
         decision = decision_concept(finding.decision.action, finding.decision.sentence)
         report = {
@@ -188,9 +190,10 @@ class _Writer:
 
     def _add_provenance(self, targets: list[Json]) -> None:
         finding = self._finding
+        image = "The uploaded image, by its SHA-256"
         upload = {
             "identifier": {"system": UPLOAD_DIGEST_SYSTEM, "value": finding.upload_sha256},
-            "display": "The uploaded image, by its SHA-256",
+            "display": image if finding.frame is None else f"{image}: frame {finding.frame} of it",
         }
         provenance = {
             # It has no identifier to be found by.

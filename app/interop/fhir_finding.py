@@ -95,6 +95,7 @@ class Finding:
         classified: What was found; None where the answer is rejected.
         overlay: The heatmap; None where not asked for, and where rejected.
         context: What the image belongs to.
+        frame: Which one of several the upload has, from 1; None where it has no several.
     """
 
     request_id: str
@@ -106,6 +107,7 @@ class Finding:
     classified: Classified | None
     overlay: Overlay | None
     context: Context
+    frame: int | None = None
 
     @property
     def key(self) -> str:
@@ -114,6 +116,7 @@ class Finding:
         The request id alone does not: callers choose it, and one that is used twice must not make
         a server take the second patient's answer for the first one's.
         """
+        frame = () if self.frame is None else (self.frame,)  # keys of before stay as they are
         parts = (
             self.request_id,
             self.upload_sha256,
@@ -124,5 +127,6 @@ class Finding:
             self.context.encounter,
             self.context.imaging_study,
             self.context.based_on,
+            *frame,
         )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -68,7 +68,7 @@ def class_probabilities(finding: Finding, found: Classified) -> Json:
 def decision(finding: Finding) -> Json:
     """What is to become of the answer, and all that speaks for it."""
     made = finding.decision
-    components = [
+    components: list[Json] = [
         {
             "code": own("reason", "Reason of the decision"),
             "valueCodeableConcept": reason_concept(reason),
@@ -82,6 +82,13 @@ def decision(finding: Finding) -> Json:
         }
         for issue in finding.quality_issues
     ]
+    if finding.frame is not None:
+        components.append(
+            {
+                "code": own("frame", "Frame of the uploaded image that was answered, from 1"),
+                "valueInteger": finding.frame,
+            }
+        )
     components += _novelty(made)
     if finding.classified is not None:
         components += _grounds(made, finding.classified)

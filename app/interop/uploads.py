@@ -57,4 +57,5 @@ def read_any_upload(
             "`interop`, which reads them. Its operator can add it "
             "(`uv sync --frozen --inexact --extra interop`); or send the picture as JPEG or PNG."
         ) from error
-    return to_upload(read_photograph(data, limits, frame).decoded, max_picture_side)
+    photograph = read_photograph(data, limits, frame)
+    return to_upload(photograph.decoded, max_picture_side, photograph.named_frame)

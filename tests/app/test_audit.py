@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from app.audit import AuditLog, AuditQueue
 from app.audit_chain import read_head, verify
 from app.cli import main
 from app.domain.errors import AuditDamagedError, AuditUnavailableError
+from app.domain.uploads import read_upload
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL, REPOSITORY
@@ -283,7 +285,10 @@ def test_every_answer_is_recorded_and_nothing_of_the_image(
     assert first["answer"]["probabilities"] == pytest.approx(body["probabilities"])
     assert first["answer"]["predicted_class"] == body["predicted_class"]["label"]
     assert first["settings_sha256"] == settings.digest()
-    assert {record["upload_sha256"] for record in records} == {first["upload_sha256"]}
+    assert {record["upload_sha256"] for record in records} == {sha256(lesion_png).hexdigest()}
+    model_input = read_upload(lesion_png).model_input
+    assert first["input_sha256"] == sha256(model_input.tobytes()).hexdigest()
+    assert first["image"] == {"width": 320, "height": 240, "frame": None}
     assert first["caller"] == "192.0.2.7"
     assert "Lovelace" not in text
     assert "iVBOR" not in text

@@ -1,15 +1,19 @@
 """Health, metrics and the API's own description."""
 
 import asyncio
+import shutil
 import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api import answering
+from app.api.threads import run_queued
 from app.domain.drift import population_stability_index
 from app.domain.errors import ArtifactDigestError
 from app.domain.labels import LABELS
@@ -143,6 +147,39 @@ def test_drift_and_novelty_are_measured_against_the_model_itself(
         assert sample(client, "dermhybrid_self_test_timestamp_seconds") == pytest.approx(
             time.time(), abs=3600
         )
+
+
+@pytest.mark.parametrize("name", ["light", "ensemble"])
+def test_an_answer_of_a_model_that_leaves_is_counted_and_has_no_drift(
+    ruled_models: Path,
+    tmp_path: Path,
+    lesion_png: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    models = shutil.copytree(ruled_models, tmp_path / "models")
+    settings = Settings(models_dir=models, runtime="openvino", default_model="heavy")
+    with TestClient(create_app(settings)) as client:
+        fleet = client.app.state.services.fleet  # type: ignore[attr-defined]
+        drift = f'dermhybrid_class_drift_index{{model="{name}"'
+
+        def ask() -> None:
+            answer = client.post("/predict", params={"model": name}, files={"image": lesion_png})
+            assert answer.status_code == 200
+
+        ask()
+        assert drift in client.get("/metrics").text
+
+        async def reload_first(*arguments: Any) -> Any:
+            (models / "ensemble.json").unlink()
+            shutil.rmtree(models / "light")
+            await fleet.reload()
+            return await run_queued(*arguments)
+
+        monkeypatch.setattr(answering, "run_queued", reload_first)
+        ask()
+        assert drift not in client.get("/metrics").text
+        assert sample(client, "dermhybrid_decisions_total", model=name) == 2
 
 
 def test_prometheus_finds_nothing_to_complain_about(client: TestClient, lesion_png: bytes) -> None:

@@ -45,7 +45,7 @@ def test_answer_is_the_models_own(client: TestClient, tiny_models: Path, lesion_
     assert body["calibrated"] is False
     assert (body["model"]["name"], body["model"]["version"]) == (PLAIN_MODEL, 2)
     assert len(body["model"]["digest"]) == 64
-    assert body["image"] == {"width": 320, "height": 240, "media_type": "image/png"}
+    assert body["image"] == {"width": 320, "height": 240, "media_type": "image/png", "frame": None}
     assert "Not a medical device" in body["notice"]
     expected_map = np.maximum(outputs["class_activation"][0, best], 0)
     np.testing.assert_allclose(body["heatmap"]["map"], expected_map, atol=1e-6)
@@ -72,7 +72,7 @@ def test_the_overlay_of_a_large_image_is_bounded(tiny_models: Path) -> None:
     image = encode_png(draw_lesion(7, 4, 800, 600))
     with TestClient(create_app(settings)) as client:
         body = post(client, image).json()
-    assert body["image"] == {"width": 800, "height": 600, "media_type": "image/png"}
+    assert body["image"] == {"width": 800, "height": 600, "media_type": "image/png", "frame": None}
     overlay = Image.open(io.BytesIO(base64.b64decode(body["heatmap"]["overlay"])))
     assert overlay.size == (300, 225)
 

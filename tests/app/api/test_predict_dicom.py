@@ -1,5 +1,6 @@
 """`POST /predict` with DICOM photographs: the same answer as for the same pixels as a picture."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.dicom_photographs import (
     to_bytes,
     to_jpeg,
 )
+from tests.fhir_checks import resources
 
 DICOM = {"Content-Type": "application/dicom"}
 
@@ -69,16 +71,22 @@ def test_a_form_may_hold_it(dicom_client: TestClient, media_type: str) -> None:
     assert line["probabilities"] == body["probabilities"]
 
 
-def test_a_frame_is_named_from_1(dicom_client: TestClient) -> None:
-    frames = [to_jpeg(lesion(seed)) for seed in (1, 2)]
-    data = encapsulated(
+def of_frames(frames: list[bytes]) -> bytes:
+    """A DICOM photograph of JPEG frames."""
+    return encapsulated(
         frames,
         JPEGBaseline8Bit,
         PhotometricInterpretation="YBR_FULL_422",
-        NumberOfFrames=2,
+        NumberOfFrames=len(frames),
     )
+
+
+def test_a_frame_is_named_from_1(dicom_client: TestClient) -> None:
+    frames = [to_jpeg(lesion(seed)) for seed in (1, 2)]
+    data = of_frames(frames)
     for number, frame in enumerate(frames, 1):
         found = answer(dicom_client, data, frame=number)
+        assert found["image"]["frame"] == number
         assert found["probabilities"] == answer(dicom_client, frame)["probabilities"]
     for params, kind in (({}, "dicom-frame"), ({"frame": 3}, "dicom-frame")):
         response = dicom_client.post("/predict", content=data, headers=DICOM, params=params)
@@ -87,6 +95,38 @@ def test_a_frame_is_named_from_1(dicom_client: TestClient) -> None:
     assert response.json()["type"].endswith("invalid-request")
     response = dicom_client.post("/predict", content=frames[0], headers=DICOM, params={"frame": 1})
     assert response.json()["type"].endswith("dicom-frame")
+
+
+@pytest.mark.parametrize("params", [{}, {"frame": 1}])
+def test_the_only_frame_has_no_number(dicom_client: TestClient, params: dict[str, int]) -> None:
+    for data in (to_bytes(make_dataset()), of_frames([to_jpeg(lesion())])):
+        assert answer(dicom_client, data, **params)["image"]["frame"] is None
+
+
+def test_the_frame_is_in_the_record_and_in_the_bundle(tiny_models: Path, tmp_path: Path) -> None:
+    data = of_frames([to_jpeg(lesion(seed)) for seed in (1, 2, 3)])
+    settings = Settings(models_dir=tiny_models, runtime="openvino", audit_dir=tmp_path)
+    headers = {**DICOM, "X-Request-ID": "request-1"}
+    bundles = []
+    with TestClient(create_app(settings)) as client:
+        for frame in (2, 3):
+            params = {"frame": frame, "format": "fhir"}
+            response = client.post("/predict", content=data, headers=headers, params=params)
+            bundles.append(response.json())
+        answer(client, to_bytes(make_dataset()))
+    lines = (tmp_path / "audit-000001.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["image"]["frame"] for record in records] == [2, 3, None]
+    assert records[0]["upload_sha256"] == records[1]["upload_sha256"]
+    assert records[0]["input_sha256"] != records[1]["input_sha256"]
+    names = set()
+    for frame, bundle in zip((2, 3), bundles, strict=True):
+        (report,) = resources(bundle, "DiagnosticReport")
+        assert f"frame {frame} of the uploaded image" in report["conclusion"]
+        names.add(report["identifier"][0]["value"])
+        (media,) = resources(bundle, "Media")
+        assert media["content"]["title"].endswith(f"over frame {frame} of the image")
+    assert len(names) == 2  # a server keeps both
 
 
 @pytest.mark.parametrize(

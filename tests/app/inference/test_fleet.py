@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,43 @@ def test_a_damaged_model_changes_nothing(own_models: Path) -> None:
         assert (await fleet.get(None).predict(IMAGES[0])).confidence > 0
 
     with_fleet(own_models, scenario)
+
+
+@pytest.mark.parametrize("leaves", ["2", "1"], ids=["at work", "in line"])
+def test_nothing_is_published_of_a_model_that_leaves_during_a_self_test(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch, leaves: str
+) -> None:
+    tested, reloaded = threading.Event(), threading.Event()
+
+    async def scenario(fleet: Fleet) -> None:
+        models = {version: fleet.get(f"{PLAIN_MODEL}@{version}") for version in ("2", "1")}
+
+        def fail(_images: RgbImage) -> Outputs:
+            tested.set()
+            assert reloaded.wait(60)
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(models["2"].loaded.drawn.engine, "predict", fail)
+        testing = asyncio.create_task(fleet.self_test())
+        assert await asyncio.to_thread(tested.wait, 60)
+        shutil.rmtree(own_models / PLAIN_MODEL / leaves)
+        engine = models["1"].loaded.drawn.engine
+        assert isinstance(engine, Engine)
+        calls = len(engine.batch_sizes)
+        reloading = asyncio.create_task(fleet.reload())
+        while f"{PLAIN_MODEL}@{leaves}" in fleet.registry.names():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        reloaded.set()
+        await asyncio.gather(testing, reloading)
+        assert len(engine.batch_sizes) - calls == (2 if leaves == "2" else 0)
+        assert fleet.serves(models["1"].loaded) is (leaves == "2")
+
+    text = with_fleet(own_models, scenario).render().decode()
+    stays = {"2": "1", "1": "2"}[leaves]
+    for name in ("passed", "timestamp_seconds"):
+        series = f'dermhybrid_self_test_{name}{{model="{PLAIN_MODEL}",version='
+        assert f'{series}"{stays}"}}' in text
+        assert f'{series}"{leaves}"}}' not in text
 
 
 def test_reload_under_load_fails_no_request(own_models: Path) -> None:

@@ -240,8 +240,9 @@ def _concepts(concepts: list[dict[str, Any]]) -> Any:
         {"upload_sha256": "d" * 64},
         {"context": Context("Patient/2")},
         {"model": ModelIdentity("m", 3, "M", "e" * 64, "openvino")},
+        {"frame": 2},
     ],
-    ids=["request", "image", "patient", "model"],
+    ids=["request", "image", "patient", "model", "frame"],
 )
 def test_only_a_repeated_request_is_the_same_answer(change: dict[str, Any]) -> None:
     later = finding(given_at=datetime(2026, 2, 1, tzinfo=UTC))
@@ -249,6 +250,30 @@ def test_only_a_repeated_request_is_the_same_answer(change: dict[str, Any]) -> N
     mine = _conditions(make_bundle(finding(**change)))
     others = _conditions(make_bundle(finding()))
     assert not (mine & others) - {_device_condition(make_bundle(finding()))}
+
+
+def test_the_answer_of_a_picture_alone_is_named_as_it_always_was() -> None:
+    assert finding().key == "ff439c19166642c687ecba4ee590d32f"
+
+
+@pytest.mark.parametrize("novelty", [0.1, 9.0], ids=["referred", "rejected"])
+def test_the_frame_is_said_to_machines_and_to_people(novelty: float) -> None:
+    bundle = make_bundle(finding(novelty=novelty, frame=3))
+    assert_valid(bundle)
+    assert _frames(bundle) == [3]
+    (report,) = resources(bundle, "DiagnosticReport")
+    assert "This is about frame 3 of the uploaded image." in report["conclusion"]
+    assert report["conclusion"].endswith(RESEARCH_USE_NOTICE)
+    (provenance,) = resources(bundle, "Provenance")
+    assert provenance["entity"][0]["what"]["display"].endswith(": frame 3 of it")
+    without = make_bundle(finding(novelty=novelty))
+    assert _frames(without) == []
+    assert "frame" not in json.dumps(without)
+
+
+def _frames(bundle: dict[str, Any]) -> list[int]:
+    components = observation(bundle, "decision")["component"]
+    return [c["valueInteger"] for c in components if c["code"]["coding"][0]["code"] == "frame"]
 
 
 def _conditions(bundle: dict[str, Any]) -> set[str]:
