@@ -220,9 +220,7 @@ def reports_benign_alone(rules: DecisionRules, points: Sequence[OperatingPoint])
         points: Of its calibration.
     """
     return any(
-        point.target == "malignancy"
-        and point.required_sensitivity == rules.referring_sensitivity
-        and point.threshold <= rules.referral.min_confidence
+        rules.refers_at(point) and point.threshold <= rules.referral.min_confidence
         for point in points
     )
 

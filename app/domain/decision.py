@@ -82,8 +82,8 @@ class Evidence:
 
     Attributes:
         probabilities: (7,) float32, calibrated where there are rules.
-        novelty: The picture's score; None without rules.
-        disagreement: Of an ensemble's members; None for a model.
+        novelty: The picture's score; None without rules, under which it counts as too high.
+        disagreement: Of an ensemble's members, the same; None for a model.
         poor_quality: Whether the quality gate found something.
     """
 
@@ -134,7 +134,7 @@ class Decision:
         prediction_sets: As in the rules; none without rules.
         operating_points: As in the calibration; none without one.
         novelty: The score, and the one above which a picture is out of distribution; None
-            without rules.
+            without rules or a score.
     """
 
     action: Action
@@ -196,22 +196,21 @@ def _reasons(
     set_size: int,
 ) -> set[Reason]:
     checks = {
-        # A score that is no number is no reason to trust a picture.
-        Reason.OUT_OF_DISTRIBUTION: evidence.novelty is not None
-        and not evidence.novelty <= rules.novelty.threshold,
+        Reason.OUT_OF_DISTRIBUTION: _exceeds(evidence.novelty, rules.novelty.threshold),
         Reason.MALIGNANCY: any(
-            result.positive
-            for result in points
-            if result.point.target == "malignancy"
-            and result.point.required_sensitivity == rules.referring_sensitivity
+            result.positive for result in points if rules.refers_at(result.point)
         ),
         Reason.LOW_CONFIDENCE: float(evidence.probabilities.max()) < rules.referral.min_confidence,
         Reason.LARGE_SET: set_size > rules.max_set_size,
-        Reason.DISAGREEMENT: evidence.disagreement is not None
-        and rules.max_disagreement is not None
-        and evidence.disagreement > rules.max_disagreement,
+        Reason.DISAGREEMENT: rules.max_disagreement is not None
+        and _exceeds(evidence.disagreement, rules.max_disagreement),
     }
     return {reason for reason, holds in checks.items() if holds}
+
+
+def _exceeds(score: float | None, limit: float) -> bool:
+    """Whether a score is above its limit, or missing or no number, and so none to trust."""
+    return score is None or not score <= limit
 
 
 def _prediction_sets(

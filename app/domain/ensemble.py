@@ -79,6 +79,9 @@ class EnsembleManifest(Strict):
             raise ValueError("members must be of different names")
         if self.metrics.part != "test":
             raise ValueError(f"metrics must be of the test part, received {self.metrics.part}")
+        if self.decision.max_disagreement is None:
+            raise ValueError("decision.max_disagreement must be set for an ensemble")
+        self.decision.check_calibration(self.calibration)
         return self
 
 

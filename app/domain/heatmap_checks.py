@@ -95,7 +95,8 @@ def share_in(values: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> fl
     if not mask.any():
         return None
     fine = enlarge(values)
-    return float(fine[mask].sum(dtype=np.float64) / fine.sum(dtype=np.float64))
+    # The two sums add in different orders, so that all of a map can come to more than it.
+    return min(1.0, float(fine[mask].sum(dtype=np.float64) / fine.sum(dtype=np.float64)))
 
 
 def enlarge(values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

@@ -228,6 +228,7 @@ class Manifest(Strict):
                 raise ValueError("decision needs calibration: its thresholds are probabilities")
             if self.decision.novelty.num_components is None:
                 raise ValueError("decision.novelty.num_components must be set for a model")
+            self.decision.check_calibration(self.calibration)
         return self
 
     def expected(self, runtime: Runtime) -> GoldenExample:

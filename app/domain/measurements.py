@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.domain.labels import LABELS
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 GitCommit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -64,6 +66,12 @@ class OperatingPoint(Strict):
     threshold: Probability
     sensitivity: Interval
     specificity: Interval
+
+    @model_validator(mode="after")
+    def _check(self) -> "OperatingPoint":
+        if not set(self.labels) <= set(LABELS) or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels must be of {list(LABELS)}, each once, received {self.labels}")
+        return self
 
 
 class Calibration(Strict):

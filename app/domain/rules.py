@@ -9,7 +9,14 @@ from typing import Annotated, Final
 from pydantic import Field, model_validator
 
 from app.domain.labels import LABELS
-from app.domain.measurements import GitCommit, Interval, Probability, Strict
+from app.domain.measurements import (
+    Calibration,
+    GitCommit,
+    Interval,
+    OperatingPoint,
+    Probability,
+    Strict,
+)
 
 FEATURE_SPACE_NAME: Final = "feature_space.npz"
 """Beside the manifest: `app.domain.novelty.FeatureSpace`."""
@@ -160,3 +167,23 @@ class DecisionRules(Strict):
         if coverages != sorted(set(coverages)):
             raise ValueError(f"prediction_sets must be of rising coverage, received {coverages}")
         return self
+
+    def refers_at(self, point: OperatingPoint) -> bool:
+        """Whether this is the operating point from which on an answer is referred."""
+        return (
+            point.target == "malignancy"
+            and point.required_sensitivity == self.referring_sensitivity
+        )
+
+    def check_calibration(self, calibration: Calibration) -> None:
+        """Check that the operating point which these rules name is there.
+
+        Raises:
+            ValueError: It is not; no answer would be referred for malignancy.
+        """
+        if not any(self.refers_at(point) for point in calibration.operating_points):
+            raise ValueError(
+                "calibration.operating_points must hold one of malignancy whose "
+                "required_sensitivity is decision.referring_sensitivity, "
+                f"{self.referring_sensitivity:g}"
+            )

@@ -14,7 +14,7 @@ from app.domain.ensemble import (
     pool,
     read_ensemble,
 )
-from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError
+from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError, ManifestError
 from app.domain.images import RgbImage
 from app.domain.labels import CLASSES
 from app.domain.manifest import Runtime, file_sha256
@@ -112,7 +112,8 @@ def load_ensemble(models_dir: Path, models: Sequence[LoadedModel]) -> LoadedEnse
         The ensemble.
 
     Raises:
-        ArtifactError: It is missing, not of the schema, or a member is missing or another one.
+        ArtifactError: It is missing, not of the schema, or a member is missing, another one or
+            without rules.
     """
     path = models_dir / ENSEMBLE_NAME
     manifest = read_ensemble(path)
@@ -129,6 +130,12 @@ def load_ensemble(models_dir: Path, models: Sequence[LoadedModel]) -> LoadedEnse
             raise ArtifactDigestError(
                 f"{path}: {member.name} version {member.version} has digest {model.digest}; the "
                 f"ensemble was calibrated with {member.digest}."
+            )
+        if model.manifest.decision is None:
+            raise ManifestError(
+                f"{path}: its member {model.qualified_name} has no `decision`, which the "
+                "ensemble's `out-of-distribution` is made of. Make the ensemble again of members "
+                "that have one."
             )
         members.append(model)
     card = models_dir / ENSEMBLE_CARD_NAME

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from asyncio import gather
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -177,7 +176,7 @@ class ServedEnsemble:
             ServiceStoppingError: A member's line was closed before the answer came.
         """
         self.check()
-        return self.loaded.combine(await gather(*(m.predict(image) for m in self.members)))
+        return self.loaded.combine(await self._ask(image))
 
     def check(self) -> None:
         """Say whether every member may answer.
@@ -195,6 +194,16 @@ class ServedEnsemble:
             for member in self.members:
                 used.enter_context(member.in_use())
             yield
+
+    async def _ask(self, image: RgbImage) -> list[Prediction]:
+        """Every member's answer; where one gives none, the image leaves all lines."""
+        asked = [asyncio.create_task(member.predict(image)) for member in self.members]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
 
 
 Served = ServedModel | ServedEnsemble

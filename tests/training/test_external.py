@@ -15,7 +15,7 @@ from app.domain.heatmaps import encode_png
 from app.domain.images import decode_image, to_model_input
 from app.domain.labels import LABELS
 from tests.tiny_artifact import write_tiny_artifact
-from tests.tiny_rules import tiny_calibration, tiny_point, write_tiny_ensemble
+from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules, write_tiny_ensemble
 from training import external
 from training.external import evaluate_external, read_labels
 from training.prepare import DatasetError
@@ -29,10 +29,15 @@ ISIC = [label.upper() for label in LABELS]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny artifacts and their ensemble."""
     folder = tmp_path_factory.mktemp("models")
-    members = [write_tiny_artifact(folder, name, seed=i) for i, name in enumerate(("one", "two"))]
-    point = tiny_point("melanoma", ["mel"], 0.1)
+    members = [
+        write_tiny_artifact(
+            folder, name, seed=i, calibration=tiny_calibration(tiny_point()), decision=tiny_rules()
+        )
+        for i, name in enumerate(("one", "two"))
+    ]
+    points = tiny_point(), tiny_point("melanoma", ["mel"], 0.1)
     write_tiny_ensemble(
-        folder, members, (0.25, 0.75), calibration=tiny_calibration(point, temperature=2.0)
+        folder, members, (0.25, 0.75), calibration=tiny_calibration(*points, temperature=2.0)
     )
     return folder
 
@@ -107,13 +112,13 @@ def test_images_that_the_models_learnt_from_are_no_images_from_elsewhere(
     assert "| vasc | 0 | | | | |" in report  # no recall of what is not there
 
 
-def test_the_ensemble_pools_its_members_and_brings_its_operating_point(
+def test_the_ensemble_pools_its_members_and_brings_its_operating_points(
     models: Path, images: Path, tmp_path: Path
 ) -> None:
     metrics = evaluate_external(
         models / "ensemble.json", images, plain(tmp_path), tmp_path / "out", quiet
     )
-    assert [p.threshold for p in metrics.operating_points] == [0.1]
+    assert [p.threshold for p in metrics.operating_points] == [0.3, 0.1]
     picture = to_model_input(draw_lesion(3, 3))[None]
     answers = {
         name: load_artifact(models / name / "1").engine.predict(picture)["probabilities"]

@@ -9,7 +9,7 @@ from app.domain.images import RgbImage
 from app.inference.tensorflow_engine import TensorFlowEngine
 from tests.conftest import PLAIN_MODEL
 from tests.tiny_artifact import write_tiny_artifact
-from tests.tiny_rules import write_tiny_ensemble
+from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules, write_tiny_ensemble
 from training.prepare import Part, PreparedData
 from training.robustness import DISTURBANCES, SEED, measure, write
 from training.synthetic import draw_lesion
@@ -53,6 +53,8 @@ def test_answers_are_compared_with_the_undisturbed_ones(data: PreparedData, tmp_
             seed=seed,
             split_fingerprint=data.split_fingerprint,
             data_fingerprint=data.fingerprint,
+            calibration=tiny_calibration(tiny_point()),
+            decision=tiny_rules(),
         )
         for seed, name in enumerate(("one", "two"))
     ]

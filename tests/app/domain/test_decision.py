@@ -1,5 +1,7 @@
 """Every reason of a decision is found for its own cause, and for nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -126,6 +128,20 @@ def test_a_rejection_tells_nothing_of_the_answer_that_is_not_given() -> None:
 def test_a_score_that_is_no_number_is_out_of_distribution() -> None:
     evidence = Evidence(CALM.probabilities, float("nan"), 0.1)
     assert Reason.OUT_OF_DISTRIBUTION in decide(evidence, RULES, POINTS, Gates()).reasons
+
+
+def test_a_score_that_rules_need_and_nobody_has_is_none_to_trust() -> None:
+    decision = decide(replace(CALM, novelty=None), RULES, POINTS, Gates())
+    assert (decision.action, decision.reasons) == (Action.REJECT, (Reason.OUT_OF_DISTRIBUTION,))
+    assert decision.novelty is None
+    decision = decide(replace(CALM, disagreement=None), RULES, POINTS, Gates())
+    assert (decision.action, decision.reasons) == (Action.REFER, (Reason.DISAGREEMENT,))
+
+
+def test_a_model_alone_disagrees_with_nobody() -> None:
+    rules = tiny_rules(max_disagreement=None)
+    decision = decide(replace(CALM, disagreement=None), rules, POINTS, Gates())
+    assert decision.action is Action.REPORT
 
 
 @pytest.mark.parametrize(("share", "positive"), [(0.25, False), (0.375, True)])

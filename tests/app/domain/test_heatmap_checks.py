@@ -13,6 +13,7 @@ from app.domain.heatmap_checks import (
     check_heatmap,
 )
 from app.domain.images import RgbImage
+from app.domain.lesion import find_lesion
 
 
 def skin(*, centre: tuple[int, int] = (112, 112), radius: int = 36) -> RgbImage:
@@ -34,6 +35,18 @@ def test_a_map_on_the_lesion_has_no_flag() -> None:
     assert check.share_at_border == 0.0
     assert check.share_in_lesion == pytest.approx(1.0, abs=0.05)
     assert check.flags == ()
+
+
+def test_no_more_than_all_of_a_map_is_on_the_lesion() -> None:
+    image = skin(radius=110)
+    lesion = find_lesion(image)
+    shares = []
+    for seed in range(50):  # sums of small places beside large ones depend on their order
+        values = np.zeros((7, 7), np.float32)
+        values[2:5, 2:5] = 10.0 ** -np.random.default_rng(seed).uniform(0, 6, (3, 3))
+        shares.append(check_heatmap(values, image, lesion).share_in_lesion or 0.0)
+    assert min(shares) == pytest.approx(1.0)
+    assert max(shares) <= 1.0
 
 
 def test_a_map_beside_the_lesion_is_off_it() -> None:

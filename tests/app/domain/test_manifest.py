@@ -8,8 +8,10 @@ import pytest
 
 from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError, ManifestError
 from app.domain.manifest import QUANTIZED_NAME, read_manifest, verify_files
+from app.domain.rules import FEATURE_SPACE_NAME
 from tests.conftest import PLAIN_MODEL
 from tests.tiny_artifact import add_quantized
+from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules
 
 
 @pytest.fixture
@@ -66,6 +68,34 @@ def test_an_8_bit_form_is_described_if_and_only_if_it_is_there(artifact: Path) -
     del described["files"][QUANTIZED_NAME]
     edit(artifact, **described)
     with pytest.raises(ManifestError, match="if and only if quantized is set"):
+        read_manifest(artifact)
+
+
+def test_rules_name_an_operating_point_that_is_there(artifact: Path) -> None:
+    files = read_manifest(artifact)[0].files | {FEATURE_SPACE_NAME: "0" * 64}
+    points = tiny_point(), tiny_point("melanoma", ["mel"])
+    described = {
+        "files": files,
+        "decision": tiny_rules().model_dump(mode="json"),
+        "calibration": tiny_calibration(*points).model_dump(mode="json"),
+    }
+    edit(artifact, **described)
+    assert read_manifest(artifact)[0].decision == tiny_rules()
+    edit(artifact, decision=described["decision"] | {"referring_sensitivity": 0.91})
+    with pytest.raises(ManifestError, match=r"decision\.referring_sensitivity, 0\.91"):
+        read_manifest(artifact)
+    of_melanoma = tiny_calibration(points[1]).model_dump(mode="json")
+    edit(artifact, **described | {"calibration": of_melanoma})
+    with pytest.raises(ManifestError, match=r"decision\.referring_sensitivity, 0\.9"):
+        read_manifest(artifact)
+
+
+@pytest.mark.parametrize("labels", [["melanoma"], ["mel", "mel"]])
+def test_an_operating_point_is_of_classes(artifact: Path, labels: list[str]) -> None:
+    content = tiny_calibration(tiny_point()).model_dump(mode="json")
+    content["operating_points"][0]["labels"] = labels
+    edit(artifact, calibration=content)
+    with pytest.raises(ManifestError, match="each once, received"):
         read_manifest(artifact)
 
 
