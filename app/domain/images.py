@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from app.domain.errors import (
     ImageCorruptError,
@@ -27,6 +28,8 @@ from app.domain.errors import (
     ImageTooSmallError,
     is_exhaustion,
 )
+from app.domain.jpeg import check_jpeg
+from app.domain.tiff import check_tiff
 
 RgbImage: TypeAlias = npt.NDArray[np.uint8]
 """(height, width, 3) uint8, sRGB."""
@@ -47,13 +50,16 @@ MEDIA_TYPES: Final[dict[str, str]] = {
 }
 """Pillow's format names and their media types; no other decoder ever runs."""
 
-MAX_JPEG_SCANS: Final = 100
-"""Progressive encoders write about ten; markers inside metadata count too, harmlessly."""
+MAX_EXIF_BYTES: Final = 1024 * 1024
+"""A JPEG's segment holds 64 KiB. Values are decoded in Python, about 6 us for each 8 bytes."""
 
-_JPEG_START_OF_SCAN: Final = b"\xff\xda"
+_JPEG_START: Final = b"\xff\xd8"
+_BMP_RUN_LENGTHS: Final = frozenset({1, 2})
+"""BI_RLE8 and BI_RLE4."""
+
 _READABLE_MODES: Final = frozenset(
     {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
-    | {"I;16", "I;16B", "I;16L", "I"}
+    | {"I;16", "I;16B", "I;16L"}
 )
 
 
@@ -115,7 +121,8 @@ def decode_image(
     Raises:
         ImageEmptyError: `data` is empty.
         ImageTooManyBytesError: `data` is longer than `limits.max_bytes`.
-        ImageFormatError: Not one of the formats above, or several pictures in one file.
+        ImageFormatError: Not one of the formats above, a BMP with RLE compression, or several
+            pictures in one file.
         ImageTooManyPixelsError: The header announces more than `limits.max_pixels`.
         ImageTooSmallError: A side is shorter than `limits.min_side_pixels`.
         ImageCorruptError: The header is right and the picture cannot be decoded.
@@ -127,18 +134,19 @@ def decode_image(
             f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
             "Send a smaller or more strongly compressed file."
         )
+    if data.startswith(_JPEG_START):
+        check_jpeg(data)
     with _open(data, limits) as image:
         _check_header(image, limits)
-        if image.format in ("JPEG", "MPO"):
-            check_scans(data)
         width, height = image.size
         try:
-            if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
+            # Pillow has turned a TIFF's size already.
+            if _orientation(image) in _SIDEWAYS and image.format != "TIFF":
                 width, height = height, width
             if enough_side is not None:
                 _reduce_scale(image, enough_side)
             pixels = _to_rgb(ImageOps.exif_transpose(image))
-        except ImageFormatError:
+        except ImageCorruptError:
             raise
         except Exception as error:  # a decoder may raise anything on hostile bytes
             if is_exhaustion(error):
@@ -237,8 +245,16 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> None:
     if image.mode not in _READABLE_MODES:
         raise ImageFormatError(
             f"The pixels are of Pillow mode {image.mode!r}; expected 8 or 16 bits a channel, "
-            "grey, palette, RGB or CMYK. Export the picture as 8-bit RGB."
+            "unsigned, grey, palette, RGB or CMYK. Export the picture as 8-bit RGB."
         )
+    if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
+        # Pillow decodes them byte by byte in Python: seconds for 20 KB.
+        raise ImageFormatError(
+            "The BMP is packed with run lengths; expected one without RLE compression. "
+            "Export the picture as PNG or as BMP without compression."
+        )
+    if isinstance(image, TiffImageFile):
+        check_tiff(image, limits.max_pixels)
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageFormatError(
             "The file holds several pictures and it is not said which one is meant. "
@@ -246,29 +262,21 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> None:
         )
 
 
-def check_scans(jpeg: bytes) -> None:
-    """Bound the passes over a progressive JPEG: each costs time for a few bytes.
-
-    Raises:
-        ImageCorruptError: There are more than `MAX_JPEG_SCANS`.
-    """
-    if jpeg.count(_JPEG_START_OF_SCAN) > MAX_JPEG_SCANS:
+def _orientation(image: Image.Image) -> object:
+    """EXIF's, of any type; a PNG may say it behind its pixels, which are decoded then."""
+    exif = image.getexif()
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
         raise ImageCorruptError(
-            f"The JPEG has more than {MAX_JPEG_SCANS} scans, which no camera writes; it would take "
-            "too long to decode. Export the picture again."
+            f"The image's EXIF has more than {MAX_EXIF_BYTES:,} bytes. "
+            "Export the picture without metadata."
         )
+    return exif.get(ExifTags.Base.Orientation)
 
 
 def _to_rgb(image: Image.Image) -> RgbImage:
     """Convert any readable mode to (height, width, 3) uint8."""
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 0xFFFF:
-            raise ImageFormatError(
-                "The grey values do not fit 16 bits; expected 8 or 16 bits a channel. "
-                "Export the picture as 8-bit RGB."
-            )
-        high_byte = (grey >> 8).astype(np.uint8)
+        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(high_byte[:, :, None], 3, axis=2))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -34,7 +34,8 @@ from app.domain.errors import (
     ImageFormatError,
     is_exhaustion,
 )
-from app.domain.images import DecodedImage, ImageLimits, RgbImage, check_scans, check_size
+from app.domain.images import DecodedImage, ImageLimits, RgbImage, check_size
+from app.domain.jpeg import check_jpeg
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
 from app.interop.dicom_files import check_photograph, read_object
 from app.interop.uploads import DICOM_MEDIA_TYPE
@@ -201,16 +202,15 @@ def _decode(dataset: Dataset, layout: _Layout, index: int) -> RgbImage:
 def _open_stream(encoded: bytes, layout: _Layout, syntax: UID) -> Image.Image:
     """A JPEG or JPEG 2000 stream, whose own header must say what the object does."""
     is_jpeg = syntax == JPEGBaseline8Bit
+    if is_jpeg:
+        check_jpeg(encoded)
     image = Image.open(io.BytesIO(encoded), formats=["JPEG" if is_jpeg else "JPEG2000"])
     if image.size != (layout.columns, layout.rows) or image.mode != _RGB:
         raise ImageCorruptError(
             f"The DICOM object declares {layout.columns} x {layout.rows} pixels of colour, and its "
             f"frame is {image.width} x {image.height} of mode {image.mode}. Export it again."
         )
-    if is_jpeg:
-        check_scans(encoded)
-        return _without_wrong_transformation(image, layout)
-    return image
+    return _without_wrong_transformation(image, layout) if is_jpeg else image
 
 
 def _without_wrong_transformation(image: Image.Image, layout: _Layout) -> Image.Image:

@@ -156,7 +156,7 @@ def harmless(number: int) -> Ask:
 
 
 def bombs() -> dict[str, tuple[bytes, str]]:
-    """Small files that unfold to hundreds of megabytes, or say that they do.
+    """Small files that unfold to hundreds of megabytes, say that they do, or take long to read.
 
     Returns:
         By what they are: their bytes, and how a request with them must end.
@@ -169,6 +169,10 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         "JPEG, 10000 x 7000": (_jpeg_of_one_colour(10_000, 7_000), too_many),
         "BMP, 65535 x 65535": (_bmp(65_535), too_many),
         "TIFF, 60000 x 60000": (_tiff(60_000), too_many),
+        # No more strips are read than the picture has.
+        "TIFF, two strips listed 500 times": (repeated_strips(4_992, 1, 500), "200"),
+        "TIFF, two strips listed 500000 times": (repeated_strips(224, 8, 500_000), "200"),
+        "BMP of run lengths, 5000 x 5000": (run_length_bmp(5_000, 4), "422 image-format"),
     }
 
 
@@ -191,6 +195,59 @@ def _jpeg_of_one_colour(width: int, height: int) -> bytes:
 
 def _bmp(side: int) -> bytes:
     return b"BM" + pack("<IHHIIiiHH", 0, 0, 0, 54, 40, side, side, 1, 24) + bytes(24)
+
+
+def run_length_bmp(side: int, bits: int) -> bytes:
+    """A BMP of RLE4 or RLE8: a run of seven pixels and an end in each row."""
+    palette = b"".join(bytes([level, 0, level, 0]) for level in range(1 << bits))
+    offset = 54 + len(palette)
+    head = pack("<IHHIIiiHHI", 0, 0, 0, offset, 40, side, side, 1, bits, {8: 1, 4: 2}[bits])
+    return b"BM" + head + bytes(20) + palette + b"\1\7\0\0" * side
+
+
+def repeated_strips(side: int, bits: int, num_strips: int) -> bytes:
+    """A grey TIFF without compression, of two strips, that lists the first as often as wanted."""
+    strip = bytes(side * side // 2 * bits // 8)
+    offsets = pack("<I", 8) * num_strips
+    return tiff(
+        {
+            256: (4, pack("<I", side)),
+            257: (4, pack("<I", side)),
+            258: (3, pack("<H", bits)),
+            259: (3, pack("<H", 1)),
+            262: (3, pack("<H", 1)),
+            273: (4, offsets),
+            278: (4, pack("<I", side // 2)),
+            279: (4, pack("<I", len(strip)) * num_strips),
+        },
+        strip,
+    )
+
+
+_TIFF_BYTES: Final = {3: 2, 4: 4, 5: 8}
+"""Of a SHORT, a LONG and a RATIONAL."""
+
+
+def tiff(tags: Mapping[int, tuple[int, bytes]], pixels: bytes) -> bytes:
+    """A little-endian TIFF.
+
+    Args:
+        tags: Their types, as TIFF numbers them, and their values' bytes.
+        pixels: What comes at byte 8.
+    """
+    pixels += bytes(len(pixels) % 2)
+    directory = 8 + len(pixels)
+    behind = directory + 2 + 12 * len(tags) + 4
+    entries = values = b""
+    for tag, (kind, value) in sorted(tags.items()):
+        entries += pack("<HHI", tag, kind, len(value) // _TIFF_BYTES[kind])
+        if len(value) <= 4:
+            entries += value.ljust(4, b"\0")
+        else:
+            entries += pack("<I", behind + len(values))
+            values += value
+    head = b"II*\0" + pack("<I", directory) + pixels
+    return head + pack("<H", len(tags)) + entries + bytes(4) + values
 
 
 def _tiff(side: int) -> bytes:

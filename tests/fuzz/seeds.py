@@ -18,6 +18,7 @@ from tests.dicom_photographs import (
     to_bytes,
     to_jpeg2000,
 )
+from tests.faults.pictures import repeated_strips, run_length_bmp
 from tests.fuzz.targets import CORPUS
 
 SIDE = 32
@@ -49,7 +50,9 @@ def pictures() -> Iterator[tuple[str, bytes]]:
     yield "lzw.tiff", save(rgb, "TIFF", compression="tiff_lzw")
     yield "jpeg.tiff", save(rgb, "TIFF", compression="jpeg")
     yield "two-pages.tiff", save(rgb, "TIFF", save_all=True, append_images=[rgb])
+    yield "repeated-strips.tiff", repeated_strips(SIDE, 8, 500)
     yield "rgb.bmp", save(rgb, "BMP")
+    yield "runs.bmp", run_length_bmp(SIDE, 4)
     yield "lossy.webp", save(rgb, "WEBP")
     yield "lossless.webp", save(rgb, "WEBP", lossless=True)
     yield "other.gif", save(rgb, "GIF")

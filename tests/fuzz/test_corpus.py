@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz.targets import CORPUS, TARGETS
 
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
-REFUSED = {"two-pages.tiff", "other.gif", "cut.jpg", "frames.dcm", "cut.dcm"}
+REFUSED = {"two-pages.tiff", "runs.bmp", "other.gif", "cut.jpg", "frames.dcm", "cut.dcm"}
 NUM_DAMAGED = 40
 MAX_FILE_BYTES = 8192
 EDGES = (0, 1, 0x7F, 0x80, 0xFF)
