@@ -151,7 +151,7 @@ def test_exif_orientation_is_applied(picture: RgbImage, file_format: str, orient
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = np.ascontiguousarray(undo[orientation](picture))
-    lossy = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    lossy: dict[str, dict[str, object]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
     decoded = decode_image(
         encode(stored, "RGB", file_format, exif=exif, **lossy.get(file_format, {}))
     )
