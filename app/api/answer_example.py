@@ -5,6 +5,17 @@ from typing import Any, Final
 from app.domain.labels import LABELS, SNOMED_CT_SYSTEM
 from app.domain.notice import RESEARCH_USE_NOTICE
 
+_MAP: Final = (
+    (0.0, 0.0, 0.01, 0.01, 0.01, 0.0, 0.0),
+    (0.0, 0.01, 0.02, 0.03, 0.02, 0.01, 0.0),
+    (0.01, 0.02, 0.09, 0.16, 0.12, 0.03, 0.01),
+    (0.01, 0.03, 0.18, 0.31, 0.22, 0.04, 0.01),
+    (0.01, 0.02, 0.11, 0.19, 0.14, 0.03, 0.01),
+    (0.0, 0.01, 0.02, 0.03, 0.02, 0.01, 0.0),
+    (0.0, 0.0, 0.01, 0.01, 0.01, 0.0, 0.0),
+)
+"""Evidence in the middle of the picture."""
+
 ANSWER_EXAMPLE: Final[dict[str, Any]] = {
     "request_id": "6d0f3c2e8d1b4c5f9a7e2b1c0d9e8f7a",
     "model": {
@@ -17,7 +28,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
         "action": "report",
         "reasons": [],
         "sentence": "No reason was found against reading this answer as what it is, "
-        "a research model's.",
+        "a research model's. It is no all-clear.",
     },
     "predicted_class": {
         "label": "nv",
@@ -30,9 +41,9 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
             "scope": "exact",
         },
     },
-    "confidence": 0.82,
+    "confidence": 0.827,
     "calibrated": True,
-    "probabilities": dict(zip(LABELS, (0.01, 0.02, 0.07, 0.01, 0.06, 0.82, 0.01), strict=True)),
+    "probabilities": dict(zip(LABELS, (0.01, 0.018, 0.064, 0.01, 0.061, 0.827, 0.01), strict=True)),
     "prediction_sets": [{"coverage": 0.9, "labels": ["nv"], "pooled": []}],
     "operating_points": [
         {
@@ -40,7 +51,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
             "labels": ["akiec", "bcc", "mel"],
             "required_sensitivity": 0.9,
             "threshold": 0.11,
-            "probability": 0.09,
+            "probability": 0.089,
             "positive": False,
         }
     ],
@@ -60,7 +71,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
             "ink": 0.0,
         },
     },
-    "out_of_distribution": {"score": 2.1, "threshold": 3.4},
+    "out_of_distribution": {"score": 0.61, "threshold": 0.94},
     "uncertainty": {
         "views": 8,
         "standard_deviation": dict(
@@ -69,7 +80,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
         "same_class": 1.0,
     },
     "ensemble": {
-        "disagreement": 0.004,
+        "disagreement": 0.016,
         "members": [
             {
                 "model": {
@@ -100,15 +111,15 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
         ],
     },
     "heatmap": {
-        "model": "cnn_densenet121@4",
+        "model": "cnn_densenet121@1",
         "media_type": "image/png",
         "overlay": "iVBORw0KGgoAAAANSUhEUgAA...",
         "method": "grad-cam",
         "explained_class": "nv",
-        "map": [[0.0] * 7] * 7,
+        "map": [list(row) for row in _MAP],
         "scale": 0.31,
-        "share_at_border": 0.28,
-        "share_in_lesion": 0.64,
+        "share_at_border": 0.06,
+        "share_in_lesion": 0.66,
         "flags": [],
     },
     "image": {"width": 600, "height": 450, "media_type": "image/jpeg", "frame": None},
