@@ -20,7 +20,8 @@ balanced accuracy had fallen behind accuracy.
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
 and three epochs at 128 pixels on a split by image as the paper's. Its teacher,
 `lite-efficientnet-lite0-by-image` exported to `runs/by-image-models` (or `--teacher FOLDER`), has
-not seen that split's test part either.
+not seen that split's test part either. Test part of protocol `paper`, once: accuracy
+0.7534, balanced accuracy 0.5780.
 """
 
 from dataclasses import replace
