@@ -118,7 +118,7 @@ class _Move:
             if not copy.exists():
                 _copy(path, copy)
             last = max(end, self._archived.end)
-            _write(self._destination / HEAD_NAME, {"sequence": last.sequence, "hash": last.hash})
+            _write_head(self._destination, last)
             _release(path, max(end, self._log.anchor or end))
             yield path
 
@@ -126,8 +126,7 @@ class _Move:
         """Say in the log which files were moved by hand, or before a stop."""
         archived = self._archived
         if archived.files and archived.end > (self._log.anchor or BEGINNING):
-            head = {"sequence": archived.end.sequence, "hash": archived.end.hash}
-            _write(self._destination / HEAD_NAME, head)
+            _write_head(self._destination, archived.end)
             _write(self._directory / ANCHOR_NAME, archived.end._asdict())
 
     def _begin(self) -> None:
@@ -136,8 +135,7 @@ class _Move:
         before = self._log.anchor
         if before is not None:
             _write(self._destination / ANCHOR_NAME, before._asdict())
-            head = {"sequence": before.sequence, "hash": before.hash}
-            _write(self._destination / HEAD_NAME, head)
+            _write_head(self._destination, before)
 
     def _is_due(self, path: Path, before: datetime | None) -> bool:
         """Whether all its records are known to the head, and old enough."""
@@ -197,6 +195,10 @@ def _copy(path: Path, copy: Path) -> None:
         raise OSError(errno.EIO, f"{scratch}: it differs from {path}, and is not used")
     scratch.replace(copy)
     _sync(copy.parent)
+
+
+def _write_head(directory: Path, end: FileEnd) -> None:
+    _write(directory / HEAD_NAME, {"sequence": end.sequence, "hash": end.hash})
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
