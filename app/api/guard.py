@@ -4,9 +4,9 @@ A route says what it needs, by `dependencies=[requires(Scope.PREDICT)]` at itsel
 What says nothing and is not among `PUBLIC_PATHS` stops the service from starting.
 """
 
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from fastapi import Depends, FastAPI, Request, Security
+from fastapi import FastAPI, Request, Security
 from fastapi.params import Depends as Dependency
 from fastapi.params import Security as Requirement
 from fastapi.routing import RouteContext, iter_route_contexts
@@ -44,12 +44,6 @@ OPERATORS_PREFIXES: Final = ("/metrics", "/admin/", "/health/")
 
 _PUBLIC: Final = tuple(compile_path(path)[0] for path in PUBLIC_PATHS)
 _CALLER_KEY: Final = "dermhybrid.caller"
-
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="credential",
-    description="An API key, or an OAuth 2.0 access token of the service's issuer.",
-)
 
 
 class Guard:
@@ -119,19 +113,27 @@ def get_caller(request: Request) -> Caller:
     return found
 
 
-async def _check(
-    request: Request,
-    required: SecurityScopes,
-    _documented: Annotated[Any, Depends(_bearer)],
-) -> None:
-    for scope in required.scopes:
-        port = request.app.state.services.operations_port
-        if port is not None and (scope in OPERATIONS) != (request.scope["server"][1] == port):
-            raise HTTPException(404)  # it is on the other port
-        if scope not in get_caller(request).scopes:
-            raise NotAuthorizedError(
-                f"Your credential lacks the scope {scope!r}, which this request needs.", scope
-            )
+class _ScopeCheck(HTTPBearer):
+    """What OpenAPI documents as a bearer's credential, and `Guard` has read already."""
+
+    async def __call__(  # type: ignore[override]  # FastAPI gives what a signature asks for
+        self, request: Request, required: SecurityScopes
+    ) -> None:
+        for scope in required.scopes:
+            port = request.app.state.services.operations_port
+            if port is not None and (scope in OPERATIONS) != (request.scope["server"][1] == port):
+                raise HTTPException(404)  # it is on the other port
+            if scope not in get_caller(request).scopes:
+                raise NotAuthorizedError(
+                    f"Your credential lacks the scope {scope!r}, which this request needs.", scope
+                )
+
+
+_check = _ScopeCheck(
+    auto_error=False,
+    scheme_name="credential",
+    description="An API key, or an OAuth 2.0 access token of the service's issuer.",
+)
 
 
 def requires(scope: Permission) -> Requirement:

@@ -242,12 +242,9 @@ def predicted_set(
         thresholds: By class, as in `PredictionSetRule`.
         probabilities: (7,) float32.
     """
-    order = np.argsort(-probabilities, kind="stable")
-    return tuple(
-        LABELS[index]
-        for place, index in enumerate(order)
-        if place == 0 or float(probabilities[index]) >= thresholds[LABELS[index]]
-    )
+    by_label = dict(zip(LABELS, probabilities.tolist(), strict=True))
+    first, *others = sorted(LABELS, key=by_label.__getitem__, reverse=True)
+    return (first, *(label for label in others if by_label[label] >= thresholds[label]))
 
 
 def _apply(point: OperatingPoint, probabilities: npt.NDArray[np.float32]) -> OperatingPointResult:

@@ -28,6 +28,17 @@ _MARGIN: Final = 16
 _AROUND: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _MARGIN + 1, 2 * _MARGIN + 1))
 
 
+def _rectangles(element: npt.NDArray[Any]) -> list[npt.NDArray[np.uint8]]:
+    """Centred rectangles that make up an element together, whose rows shrink from its middle."""
+    lengths = element.sum(axis=1)
+    sizes = [(int((lengths >= length).sum()), int(length)) for length in np.unique(lengths)]
+    return [np.ones(size, np.uint8) for size in sizes]
+
+
+_AROUND_IN_PARTS: Final = _rectangles(_AROUND)
+"""Dilating by each takes half as long as by the whole: OpenCV separates rows and columns."""
+
+
 class HeatmapFlag(StrEnum):
     """A reason not to read anything into a heatmap."""
 
@@ -87,7 +98,11 @@ def around_lesion(image: RgbImage, lesion: LesionMask | None = None) -> npt.NDAr
         lesion: Its lesion, where it was looked for before.
     """
     found = find_lesion(image) if lesion is None else lesion
-    return np.asarray(cv2.dilate(found.astype(np.uint8), _AROUND), np.bool_)
+    flat = found.view(np.uint8)
+    around = cv2.dilate(flat, _AROUND_IN_PARTS[0])
+    for rectangle in _AROUND_IN_PARTS[1:]:
+        cv2.max(around, cv2.dilate(flat, rectangle), around)
+    return around.view(np.bool_)
 
 
 def share_in(values: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float | None:
