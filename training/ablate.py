@@ -129,7 +129,7 @@ def variants(base: Recipe, teacher: str = "") -> dict[str, Recipe]:
         made["no-augmentation"] = replace(base, augmentation=Augmentation.NONE)
     if base.backbone_weights != "none" or base.initial_model:
         made["no-imagenet"] = replace(
-            base, backbone_weights="none", initial_model="", frozen_layers=0
+            base, backbone_weights="none", initial_model="", initial_share=0.0, frozen_layers=0
         )
     return {
         name: recipe

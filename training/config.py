@@ -118,6 +118,8 @@ class Recipe:
             EfficientNet-Lite0), "none", or a weights file.
         initial_model: Folder `models/NAME/VERSION` of an artifact whose weights the whole
             network begins with, in place of the backbone's; "": none.
+        initial_share: Of the initial model in the weights that are kept at the end
+            (`training.interpolate`); 0: those that were learnt.
         frozen_layers: The backbone's first layers that are not trained.
         metadata: Have age, sex and place as a second input (`training.metadata`); such a
             hybrid is trained and measured but not exported.
@@ -159,6 +161,7 @@ class Recipe:
     cnn_reduction: CnnReduction = CnnReduction.POOL
     backbone_weights: str = "imagenet"
     initial_model: str = ""
+    initial_share: float = 0.0
     frozen_layers: int = PAPER_FROZEN_LAYERS
     metadata: bool = False
     augmentation: Augmentation = Augmentation.PAPER
@@ -188,7 +191,7 @@ class Recipe:
             raise ValueError("A recipe needs at least one stage.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, received {self.batch_size}.")
-        for field in ("label_smoothing", "average_momentum"):
+        for field in ("label_smoothing", "average_momentum", "initial_share"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise ValueError(f"{field} must be in [0, 1), received {getattr(self, field)}.")
         for field in ("mixup", "weight_decay", "backbone_rate", "warmup_steps"):
@@ -200,16 +203,25 @@ class Recipe:
                 "use frozen_layers."
             )
         self._check_distillation()
-        if self.backbone_weights == "none" and self.frozen_layers and not self.initial_model:
-            raise ValueError(
-                f"frozen_layers={self.frozen_layers} with backbone_weights='none' would keep "
-                "random weights for ever; use frozen_layers=0 or name an initial_model."
-            )
+        if not self.initial_model:
+            self._check_without_initial_model()
         sizes = {stage.image_size for stage in self.stages}
         if self.cnn_path and self.cnn_reduction is CnnReduction.FLATTEN and sizes != {224}:
             raise ValueError(
                 "cnn_reduction='flatten' ties the head to the image size, and models are served "
                 f"at 224 pixels; received stages at {sorted(sizes)}."
+            )
+
+    def _check_without_initial_model(self) -> None:
+        if self.initial_share:
+            raise ValueError(
+                f"initial_share={self.initial_share} needs an initial model: name the folder of an "
+                "artifact, models/NAME/VERSION."
+            )
+        if self.backbone_weights == "none" and self.frozen_layers:
+            raise ValueError(
+                f"frozen_layers={self.frozen_layers} with backbone_weights='none' would keep "
+                "random weights for ever; use frozen_layers=0 or name an initial_model."
             )
 
     def _check_distillation(self) -> None:

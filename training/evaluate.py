@@ -40,6 +40,7 @@ from training.run_folder import (
     RunError,
     best_weights,
     check_data,
+    interpolated_weights,
     read_history,
     read_result,
     read_run_owner,
@@ -70,13 +71,14 @@ def load_graph(run: Path) -> InferenceGraph:
 
 
 def _load_best(run: Path, image_size: int) -> keras.Model:
-    """A finished run's network with its best weights, computing in float32."""
+    """A finished run's network with the weights that are its result, computing in float32."""
     result = read_result(run)
     keras.mixed_precision.set_global_policy("float32")
+    recipe = read_run_owner(run).recipe
     # Every weight comes from the run: neither download nor read the backbone's initial ones.
-    recipe = replace(read_run_owner(run).recipe, backbone_weights="none", frozen_layers=0)
-    model = build_hybrid(recipe, image_size)
-    model.load_weights(best_weights(run, result.best_epoch))
+    model = build_hybrid(replace(recipe, backbone_weights="none", frozen_layers=0), image_size)
+    best = best_weights(run, result.best_epoch)
+    model.load_weights(interpolated_weights(run) if recipe.initial_share else best)
     return model
 
 

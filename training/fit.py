@@ -32,6 +32,7 @@ from training.data import (
 )
 from training.distillation import DistilledHybrid
 from training.hardware import describe_hardware
+from training.interpolate import interpolate
 from training.optimizers import averaged, build_optimizer
 from training.prepare import Part, PreparedData
 from training.progress import (
@@ -110,11 +111,15 @@ def fit(
             progress = _run_stage(
                 recipe, data, run, progress, strategy, checkpoint_seconds, report_step
             )
+        accuracy = progress.best_accuracy
+        if recipe.initial_share and is_chief(strategy):
+            accuracy = interpolate(recipe, data, run, progress.best_epoch)
+        (accuracy,) = of_chief(strategy, [accuracy])
         result = RunResult(
             steps=progress.total_steps,
             epochs=progress.epoch,
             best_epoch=progress.best_epoch,
-            best_validation_accuracy=progress.best_accuracy,
+            best_validation_accuracy=accuracy,
             seconds=round(progress.seconds, 1),
             hardware=_describe_all(strategy),
         )

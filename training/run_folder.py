@@ -6,7 +6,8 @@ RUN/
                      very artifacts (teacher, initial model) that the recipe names
     state.json       progress, and the name of the checkpoint that belongs to it
     state-<epoch>-<step>/    weights and optimizer
-    best-<epoch>.weights.h5  weights of this stage's best validation accuracy: the result
+    best-<epoch>.weights.h5  weights of this stage's best validation accuracy
+    interpolated.weights.h5  between them and the initial model's, where the recipe says so
     processes.jsonl  a line each time that it was taken up: when, and with which code
     history.jsonl    a line an epoch
     tensorboard/     the same figures for TensorBoard
@@ -48,7 +49,7 @@ class RunResult:
         steps: Optimizer steps over all stages.
         epochs: Epochs over all stages.
         best_epoch: Whose weights `best_weights` names.
-        best_validation_accuracy: Of that epoch.
+        best_validation_accuracy: Of that epoch, or of the interpolated weights.
         seconds: Spent training.
         hardware: What the run's last process trained on, in words.
     """
@@ -196,6 +197,11 @@ def read_processes(run: Path) -> list[dict[str, Any]]:
 def best_weights(run: Path, epoch: int) -> Path:
     """The file with the weights of an epoch that was its stage's best."""
     return run / f"best-{epoch}.weights.h5"
+
+
+def interpolated_weights(run: Path) -> Path:
+    """The file with the weights between the best and the initial model's."""
+    return run / "interpolated.weights.h5"
 
 
 def read_state(run: Path) -> tuple[str, Progress] | None:

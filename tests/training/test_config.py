@@ -110,6 +110,11 @@ def test_layers_may_stay_frozen_when_an_initial_model_fills_them() -> None:
     assert recipe.frozen_layers == 100
 
 
+def test_a_share_of_an_initial_model_needs_one() -> None:
+    with pytest.raises(ValueError, match="initial_share=0.5 needs an initial model"):
+        replace(RECIPES["paper-densenet121"], initial_share=0.5)
+
+
 def test_a_published_recipe_names_artifacts_and_no_folders() -> None:
     recipe = replace(
         RECIPES["paper-densenet121"],

@@ -11,11 +11,18 @@ import tensorflow as tf
 from tests.tiny_artifact import write_tiny_artifact
 from training.architectures import build_hybrid
 from training.config import Backbone, Recipe, Stage
+from training.evaluate import load_graph, measure_as_trained
 from training.fit import fit
 from training.inference_graph import InferenceGraph
-from training.prepare import PreparedData
+from training.prepare import Part, PreparedData
 from training.progress import Progress
-from training.run_folder import RunError, best_weights, read_history, read_state
+from training.run_folder import (
+    RunError,
+    best_weights,
+    interpolated_weights,
+    read_history,
+    read_state,
+)
 
 TINY = Recipe(
     "tiny",
@@ -102,3 +109,38 @@ def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path)
     wider = replace(recipe, cnn_filters=(8,))
     with pytest.raises(ValueError, match="name an initial model"):
         fit(wider, data, tmp_path / "wider")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
+def test_a_run_is_judged_by_weights_between_its_own_and_its_initial_models(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    source = build_hybrid(TINY, 224)
+    artifact = write_tiny_artifact(
+        tmp_path / "models",
+        "tiny",
+        attention=True,
+        model=InferenceGraph(source),
+        split_fingerprint=data.split_fingerprint,
+    )
+    recipe = replace(
+        TINY, initial_model=str(artifact), initial_share=0.75, stages=(Stage(32, 1, 1e-2, 1),)
+    )
+    run = tmp_path / "run"
+    result = fit(recipe, data, run)
+    learnt, kept = build_hybrid(TINY, 224), build_hybrid(TINY, 224)
+    learnt.load_weights(best_weights(run, 0))
+    kept.load_weights(interpolated_weights(run))
+    for name in ("head_1", "logits"):
+        own, began, between = (
+            network.get_layer(name).kernel.numpy() for network in (learnt, source, kept)
+        )
+        assert np.abs(own - began).max() > 5e-3
+        np.testing.assert_allclose(between, 0.75 * began + 0.25 * own, rtol=1e-3, atol=1e-5)
+    for stored, expected in zip(load_graph(run).stored, InferenceGraph(kept).stored, strict=True):
+        if expected.shape.rank > 1:  # all but biases, averages and a dropout layer's seed
+            np.testing.assert_array_equal(stored.numpy(), expected.numpy())
+    assert result.best_validation_accuracy == pytest.approx(
+        measure_as_trained(run, data, Part.VALIDATION).accuracy.value, abs=1e-4
+    )

@@ -15,7 +15,9 @@ Test part of protocol `lesion`, once: accuracy 0.7924, balanced accuracy 0.5682.
 `fit transferred-resnet50v2-attention-continued --data data/lesion --run RUN` goes on from its
 artifact, version 5, for one epoch at 224 pixels, where the first run had 60 steps. In float32, for
 processors without bfloat16 units; classes are weighed by all of their weight and not its root, for
-balanced accuracy had fallen behind accuracy.
+balanced accuracy had fallen behind accuracy. What is kept lies halfway between version 5's weights
+and those that were learnt: by the validation part it has the accuracy of the first and the balanced
+accuracy of the second (docs/experiments.md).
 
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
 and three epochs at 128 pixels on a split by image as the paper's. Its teacher,
@@ -58,6 +60,7 @@ TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED: Final = replace(
     TRANSFERRED_RESNET50V2_ATTENTION,
     backbone_weights="none",
     initial_model="models/cnn_resnet50v2_attention/5",
+    initial_share=0.5,
     class_weight_exponent=1.0,
     seed=TRANSFERRED_RESNET50V2_ATTENTION.seed + 1,  # another order of the images
     stages=(Stage(image_size=224, max_epochs=1, learning_rate=3e-4),),
