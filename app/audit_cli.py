@@ -4,10 +4,11 @@ import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.console import fail
 from app.domain.errors import DermHybridError
 from app.domain.notice import RESEARCH_USE_NOTICE
 
@@ -44,7 +45,7 @@ def verify_audit(directories: _Folders) -> None:
                     defects += 1
             intact.append(f"{name}: {_describe(chain)}")
     except OSError as error:
-        _fail(f"{error}. Is it being archived? Then verify it again.", error)
+        fail(f"{error}. Is it being archived? Then verify it again.", error)
     if defects:
         raise typer.Exit(1)
     for line in intact:
@@ -84,7 +85,7 @@ def archive_audit(
             said = f"up to record {anchor.sequence}, hash {anchor.hash}" if anchor else "no record"
             typer.echo(f"{name}: {moved[directory / folder]} files moved; archived: {said}")
     except (DermHybridError, OSError) as error:
-        _fail(str(error), error)
+        fail(str(error), error)
 
 
 @audit.command("report")
@@ -108,7 +109,7 @@ def report_audit(
             measured[f"{ensemble.name}@{ensemble.version}"] = ensemble.metrics
         reports = read_reports(*directories)
     except (DermHybridError, OSError) as error:
-        _fail(str(error), error)
+        fail(str(error), error)
     if as_json:
         typer.echo(json.dumps(to_json(reports, measured), indent=2))
     else:
@@ -124,8 +125,3 @@ def _describe(chain: "Chain | None") -> str:
         return intact
     archived = f"records up to {chain.anchor.sequence} are archived, hash {chain.anchor.hash}"
     return f"{intact}; {archived}"
-
-
-def _fail(message: str, error: Exception) -> NoReturn:
-    typer.secho(message, fg=typer.colors.RED, err=True)
-    raise typer.Exit(1) from error

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from app.access.scopes import Scope
 from app.audit_cli import audit
+from app.console import complain, fail
 from app.domain.captions import append_caption, describe_heatmap
 from app.domain.errors import (
     AccessConfigurationError,
@@ -55,8 +56,7 @@ def serve(
     try:
         server = Server(create_app(settings), settings, host, port)
     except (AccessConfigurationError, TracingUnavailableError) as error:
-        _complain(Console(stderr=True), str(error))
-        raise typer.Exit(1) from error
+        fail(str(error), error)
     server.run()
 
 
@@ -76,7 +76,6 @@ def predict(
     from app.inference.judge import judge
 
     settings = _read_settings()
-    errors = Console(stderr=True)
     try:
         files = expand(images)
         if not files:
@@ -87,8 +86,7 @@ def predict(
             )
         chosen = _load_model(settings, model)
     except (DermHybridError, OSError) as error:
-        _complain(errors, str(error))
-        raise typer.Exit(1) from error
+        fail(str(error), error)
     manifest = chosen.manifest
     # A name that is cut short could be another patient's image: it is folded instead.
     table = Table(
@@ -108,7 +106,7 @@ def predict(
     )
     for outcome in outcomes:
         if isinstance(outcome, Refused):
-            _complain(errors, f"{outcome.path}: {outcome.error}")
+            complain(f"{outcome.path}: {outcome.error}")
             continue
         judged = judge(chosen, outcome.prediction, outcome.upload.quality, settings.gates())
         table.add_row(escape(outcome.path.name), *_cells(judged))
@@ -147,8 +145,7 @@ def create_api_key(
     try:
         typer.echo(create_key(file, identifier, scope, expires))
     except AccessConfigurationError as error:
-        _complain(Console(stderr=True), str(error))
-        raise typer.Exit(1) from error
+        fail(str(error), error)
 
 
 @main.command()
@@ -179,8 +176,7 @@ def dicom(
         judged = judge(chosen, prediction, upload.quality, settings.gates())
         results = make_results(read.dataset, upload, judged)
     except (DermHybridError, OSError) as error:
-        _complain(Console(stderr=True), str(error))
-        raise typer.Exit(1) from error
+        fail(str(error), error)
     output.mkdir(parents=True, exist_ok=True)
     for result in results:
         path = output / f"{result.SOPInstanceUID}.dcm"
@@ -194,8 +190,7 @@ def _read_settings() -> Settings:
     try:
         return read_settings()
     except SettingsRefusedError as error:
-        _complain(Console(stderr=True), str(error))
-        raise typer.Exit(1) from error
+        fail(str(error), error)
 
 
 def _load_model(settings: Settings, name: str | None) -> "Loaded":
@@ -227,7 +222,3 @@ def _cells(judged: "Judged") -> list[str]:
         return [said]
     shares = [f"{p:.3f}" for p in answer.probabilities]
     return [said, answer.predicted.label, f"{answer.confidence:.3f}", *shares]
-
-
-def _complain(console: Console, message: str) -> None:
-    console.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
