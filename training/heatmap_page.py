@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.domain.notice import RESEARCH_USE_NOTICE
+from training.markdown import table
 
 SOURCE: Final = Path("docs/results/heatmaps.json")
 OUTPUT: Final = Path("docs/heatmaps.md")
@@ -147,7 +148,7 @@ def _curves(measured: dict[str, Any]) -> list[str]:
             ]
             cells = [_number(found[curve], 3) for curve in _CURVES]
             rows.append([title, name, str(found["num_images"]), *cells, *gains])
-    lines += [*_table(header, rows), ""]
+    lines += [*table(header, rows), ""]
     for title, model in measured["models"].items():
         probability = model["probability"]
         lines.append(
@@ -174,7 +175,7 @@ def _shuffled(measured: dict[str, Any]) -> list[str]:
         "maps of two images: where it is high, the map says little of the image. Vectors (biases, "
         "normalisation) are not shuffled.",
         "",
-        *_table(header, rows),
+        *table(header, rows),
         "",
         "In brackets: pairs that are left out because one of the two maps is constant, most of "
         "them blank. A map that shuffling makes blank did change.",
@@ -205,7 +206,7 @@ def _place(measured: dict[str, Any]) -> list[str]:
         f"{_number(lesion['centre'], 3)}. A flat map has 0.490 at the border. To lie on the lesion "
         "is no proof that a map is right, and networks do use the skin around it.",
         "",
-        *_table(header, rows),
+        *table(header, rows),
     ]
 
 
@@ -225,7 +226,7 @@ def _flags(measured: dict[str, Any]) -> list[str]:
         "the 95th and the 5th percentile of all maps above, of all models and methods together: a "
         "flag says that a map is unusual among those, not that the others are right.",
         "",
-        *_table(header, rows),
+        *table(header, rows),
     ]
 
 
@@ -236,10 +237,6 @@ def _methods(measured: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         for title, model in measured["models"].items()
         for method, found in model["methods"].items()
     ]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def _gain(gains: dict[str, list[float]] | None, curve: str) -> str:

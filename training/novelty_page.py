@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.domain.notice import RESEARCH_USE_NOTICE
+from training.markdown import table
 from training.novelty_checks import RESIDUAL
 
 SOURCE: Final = Path("docs/results/out-of-distribution.json")
@@ -37,7 +38,7 @@ def render(measured: dict[str, Any]) -> str:
         "",
         "## What the shipped rules refuse",
         "",
-        *_table(
+        *table(
             ["", *models],
             [
                 _row("validation images accepted", models, "accepted_validation"),
@@ -61,7 +62,7 @@ def render(measured: dict[str, Any]) -> str:
         f"validation images; neighbours, means and covariances are of every {measured['every']}. "
         "training image.",
         "",
-        *_table(
+        *table(
             ["", *methods],
             [
                 [
@@ -92,10 +93,6 @@ def _row(title: str, models: dict[str, Any], key: str) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{share:.1%}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 if __name__ == "__main__":

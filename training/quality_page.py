@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.quality import ISSUES, QualityIssue
+from training.markdown import table
 from training.quality import PERCENTILES
 
 SOURCE: Final = Path("docs/results/quality.json")
@@ -128,7 +129,7 @@ def _ranges(measured: dict[str, Any]) -> list[str]:
         "42 images scored 0.045 lower at 600 x 450 than at 299 x 224, which these were measured "
         "from.",
         "",
-        *_table(header, rows),
+        *table(header, rows),
     ]
 
 
@@ -150,12 +151,12 @@ def _flagged(measured: dict[str, Any]) -> list[str]:
         "",
         f"{_percent(flagged['any'], 1)} of the validation images have an issue or more:",
         "",
-        *_table(["issue", "validation images"], issues),
+        *table(["issue", "validation images"], issues),
         "",
         "By the lesion's class, any issue; a gate that rejects keeps these from being answered. "
         "df and vasc have few images:",
         "",
-        *_table(["class", "validation images"], classes),
+        *table(["class", "validation images"], classes),
     ]
 
 
@@ -183,12 +184,8 @@ def _degradations(measured: dict[str, Any]) -> list[str]:
         f"or cut off is known from {where}. Fewer images: the others have no large enough piece "
         "of bare skin.",
         "",
-        *_table(header, rows),
+        *table(header, rows),
     ]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def _percent(share: float | None, digits: int = 0) -> str:

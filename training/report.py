@@ -9,6 +9,7 @@ from app.domain.measurements import Interval, Metrics, OperatingPoint
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.rules import DecisionRules, Outcome
 from training.config import Recipe
+from training.markdown import in_words
 
 
 def write_report(recipe: Recipe, metrics: Metrics, path: Path) -> None:
@@ -60,7 +61,7 @@ def metrics_lines(metrics: Metrics) -> list[str]:
             lines.append(f"| {label} | 0 | | | | |")
             continue
         cells = " | ".join(
-            _short(v) for v in (figures.precision, figures.recall, figures.f1, figures.roc_auc)
+            in_words(v, 3) for v in (figures.precision, figures.recall, figures.f1, figures.roc_auc)
         )
         lines.append(f"| {label} | {figures.support} | {cells} |")
     return lines
@@ -94,10 +95,10 @@ def reliability_lines(metrics: Metrics) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for group in metrics.subgroups:
-        recall = "" if group.melanoma_recall is None else _short(group.melanoma_recall)
+        recall = "" if group.melanoma_recall is None else in_words(group.melanoma_recall, 3)
         lines.append(
             f"| {group.attribute} | {group.value} | {group.num_images} | "
-            f"{_short(group.accuracy)} | {group.num_melanomas} | {recall} |"
+            f"{in_words(group.accuracy, 3)} | {group.num_melanomas} | {recall} |"
         )
     if metrics.failures:
         lines += [
@@ -124,8 +125,8 @@ _ONLY_BENIGN: Final = (
 def _of_point(point: OperatingPoint, metrics: Metrics) -> str:
     """Sensitivity and specificity; blank where there is nothing to find, or nothing else."""
     found = sum(metrics.per_class[label].support for label in point.labels)
-    sensitivity = _short(point.sensitivity) if found else ""
-    specificity = _short(point.specificity) if found < metrics.num_images else ""
+    sensitivity = in_words(point.sensitivity, 3) if found else ""
+    specificity = in_words(point.specificity, 3) if found < metrics.num_images else ""
     return f"{sensitivity} | {specificity}"
 
 
@@ -144,7 +145,7 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
         f"`{rules.git_commit}`; ADR-0014), measured on the test part: {outcome.reported:.1%} of "
         f"the images are reported, {outcome.referred:.1%} referred to a person, "
         f"{outcome.rejected:.1%} rejected as out of distribution, the checks of picture quality "
-        f"left aside. Of what is reported, {_short(outcome.accuracy)} is right; "
+        f"left aside. Of what is reported, {in_words(outcome.accuracy, 3)} is right; "
         f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant} malignant images are "
         f"reported as benign, {malignant_among_reported(outcome, metrics.num_images)} of what is "
         f"reported as that{_rejected(outcome)}."
@@ -158,8 +159,8 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
         ),
         "",
         f"By confidence alone: at or above {referral.min_confidence:.4f}, chosen for an accuracy "
-        f"of {referral.required_accuracy:.2f}, {_short(referral.accuracy)} of the answers are "
-        f"right, and {_short(referral.referred)} are referred. The referral curve:",
+        f"of {referral.required_accuracy:.2f}, {in_words(referral.accuracy, 3)} of the answers are "
+        f"right, and {in_words(referral.referred, 3)} are referred. The referral curve:",
         "",
         f"| referred | {' | '.join(f'{point.referred:.0%}' for point in referral.curve)} |",
         f"|---{'|---' * len(referral.curve)}|",
@@ -179,8 +180,8 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
             for label in LABELS
         )
         lines.append(
-            f"| {rule.coverage:.0%} | {_short(found.coverage)} | {cells} | {found.mean_size:.2f} | "
-            f"{found.singletons:.1%} |"
+            f"| {rule.coverage:.0%} | {in_words(found.coverage, 3)} | {cells} | "
+            f"{found.mean_size:.2f} | {found.singletons:.1%} |"
         )
     if any(rule.pooled for rule in rules.prediction_sets):
         lines += [
@@ -199,7 +200,7 @@ def malignant_among_reported(outcome: Outcome, num_images: int) -> str:
         num_images: Of that part.
     """
     if outcome.malignant_of_reported is not None:
-        return _short(outcome.malignant_of_reported)
+        return in_words(outcome.malignant_of_reported, 3)
     num_reported = round(outcome.reported * num_images)
     return f"{outcome.num_malignant_reported_benign / max(1, num_reported):.3f}"
 
@@ -241,7 +242,3 @@ def _rule(reason: str, rules: DecisionRules) -> str:
 
 def _cells(interval: Interval) -> str:
     return f"{interval.value:.4f} | {interval.low:.4f} to {interval.high:.4f}"
-
-
-def _short(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
