@@ -104,3 +104,12 @@ def test_the_margin_around_a_lesion_is_half_a_cell() -> None:
     found = np.flatnonzero(around_lesion(skin(radius=30))[112])
     assert found.min() == pytest.approx(112 - 30 - 16, abs=4)
     assert found.max() == pytest.approx(112 + 30 + 16, abs=4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_margin_made_of_rectangles_is_the_ellipse(seed: int) -> None:
+    lesion = np.random.default_rng(seed).random((224, 224)) > 0.999
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (33, 33))
+    expected = cv2.dilate(lesion.astype(np.uint8), ellipse).astype(np.bool_)
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(around_lesion(skin(), lesion), expected)
