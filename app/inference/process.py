@@ -15,10 +15,13 @@ import numpy as np  # noqa: F401  loads the BLAS that is limited here
 from anyio import to_thread
 from threadpoolctl import threadpool_limits
 
+from app.inference.processors import available_processors
+
 Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 """Of glibc's `mallopt` (malloc.h)."""
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 """glibc's upper bound for M_MMAP_THRESHOLD on 64 bits; more than the arrays of one answer."""
@@ -33,13 +36,16 @@ def prepare_process() -> None:
 
     Memory: what is freed is kept for the next answer. By glibc's own thresholds it depends on the
     heap's order whether a picture's arrays go back to the system at the end of every answer, and
-    are taken again with a page fault for every 4 KB. Elsewhere than with glibc nothing is set.
+    are taken again with a page fault for every 4 KB. Threads share as many heaps as there are
+    processors, where glibc makes eight times as many: each keeps what its threads have freed, so
+    that memory would grow with every reload. Elsewhere than with glibc nothing is set.
     """
     threadpool_limits(1, user_api="blas")
     cv2.setNumThreads(1)
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_ARENA_MAX, available_processors())
 
 
 _BEHIND: Final = 5

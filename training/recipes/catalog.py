@@ -5,6 +5,7 @@ from typing import Final
 from training.config import Recipe
 from training.recipes.distilled import (
     DISTILLED_DENSENET121,
+    DISTILLED_DENSENET121_BALANCED,
     DISTILLED_DENSENET121_CONTINUED,
     DISTILLED_RESNET50V2_ATTENTION,
 )
@@ -33,6 +34,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "lite-efficientnet-lite0-by-image-mixed": LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-densenet121-continued": DISTILLED_DENSENET121_CONTINUED,
+    "distilled-densenet121-balanced": DISTILLED_DENSENET121_BALANCED,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention-continued": TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED,

@@ -12,9 +12,11 @@ weights version 3 has too; `training.recipes.transferred` replaced it. CNN-Dense
 0.6941, in bfloat16. Sizes and epochs are what two hours on 2 such cores allow; CNN-DenseNet121's,
 an hour.
 `fit distilled-densenet121-continued --data data/lesion --run RUN` goes on from its version 2 at
-twice the image size, two hours more of idle cores: version 3, 0.7395 and balanced 0.5007. Folders
-that have left the tree are brought back by `git checkout 126ded9 -- models/NAME/1` and
-`git checkout 062f8d4 -- models/cnn_densenet121/2`.
+twice the image size, two hours more of idle cores: version 3, 0.7395 and balanced 0.5007. `fit
+distilled-densenet121-balanced --data data/lesion --run RUN` goes on from version 4, which has its
+weights, with classes weighed by all of their weight; not run to its end yet. Folders that have left
+the tree are brought back by `git checkout 126ded9 -- models/NAME/1` and `git checkout 062f8d4 --
+models/cnn_densenet121/2`.
 """
 
 from dataclasses import replace
@@ -65,6 +67,16 @@ DISTILLED_DENSENET121_CONTINUED: Final = replace(
     stages=(
         Stage(image_size=128, max_epochs=5, learning_rate=1e-3),
         Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=90),
+    ),
+)
+DISTILLED_DENSENET121_BALANCED: Final = replace(
+    DISTILLED_DENSENET121_CONTINUED,
+    initial_model="models/cnn_densenet121/4",
+    seed=DISTILLED_DENSENET121.seed + 2,
+    class_weight_exponent=1.0,
+    stages=(
+        Stage(image_size=128, max_epochs=4, learning_rate=1e-3),
+        Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=100),
     ),
 )
 DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,38 @@ give_memory_back()
 print(answer())
 """
 
+
+HEAPS = """
+import ctypes
+import sys
+from threading import Barrier, Thread
+
+from app.inference.process import prepare_process
+from app.inference.processors import available_processors
+
+if sys.argv[1] == "prepared":
+    prepare_process()
+together = Barrier(4 * available_processors())
+
+
+def hold():
+    together.wait()
+    pictures = [bytearray(100_000) for _ in range(10)]
+    together.wait()
+
+
+threads = [Thread(target=hold) for _ in range(together.parties)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+glibc = ctypes.CDLL(None)
+glibc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(glibc.fopen(sys.argv[2].encode(), b"w"))
+glibc.malloc_info(0, file)
+glibc.fclose(file)
+print(available_processors())
+"""
 
 PRIORITIES = """
 import os
@@ -100,6 +133,17 @@ def test_memory_is_kept_for_the_next_answer_until_it_is_given_back() -> None:
     assert as_it_comes > 2000  # or nothing would be won
     assert kept < 100
     assert after_giving_back > 2000
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_threads_share_as_many_heaps_as_there_are_processors(tmp_path: Path) -> None:
+    heaps = {}
+    for name in ("as it comes", "prepared"):
+        found = tmp_path / f"{name}.xml"
+        (processors,) = run(HEAPS, name, str(found))
+        heaps[name] = found.read_text().count("<heap nr=")
+    assert heaps["as it comes"] > processors  # or nothing would be won
+    assert heaps["prepared"] <= processors
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
