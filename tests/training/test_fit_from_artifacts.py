@@ -40,6 +40,17 @@ class KilledError(Exception):
     pass
 
 
+def write_initial_model(source: keras.Model, data: PreparedData, folder: Path) -> Path:
+    """An artifact with the weights of a hybrid at 224 pixels."""
+    return write_tiny_artifact(
+        folder / "models",
+        "tiny",
+        attention=True,
+        model=InferenceGraph(source),
+        split_fingerprint=data.split_fingerprint,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_lite")
 @pytest.mark.parametrize("metadata", [False, True], ids=["image", "metadata"])
@@ -87,13 +98,7 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
 def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path) -> None:
     keras.utils.set_random_seed(7)
     source = build_hybrid(TINY, 224)
-    artifact = write_tiny_artifact(
-        tmp_path / "models",
-        "tiny",
-        attention=True,
-        model=InferenceGraph(source),
-        split_fingerprint=data.split_fingerprint,
-    )
+    artifact = write_initial_model(source, data, tmp_path)
     # A rate at which nothing moves shows what the run began with; its own seed is another.
     recipe = replace(TINY, initial_model=str(artifact), stages=(Stage(32, 1, 1e-12, 1),))
     fit(recipe, data, tmp_path / "run")
@@ -117,13 +122,7 @@ def test_a_run_is_judged_by_weights_between_its_own_and_its_initial_models(
     data: PreparedData, tmp_path: Path
 ) -> None:
     source = build_hybrid(TINY, 224)
-    artifact = write_tiny_artifact(
-        tmp_path / "models",
-        "tiny",
-        attention=True,
-        model=InferenceGraph(source),
-        split_fingerprint=data.split_fingerprint,
-    )
+    artifact = write_initial_model(source, data, tmp_path)
     recipe = replace(
         TINY, initial_model=str(artifact), initial_share=0.75, stages=(Stage(32, 1, 1e-2, 1),)
     )
