@@ -24,6 +24,7 @@ from app.domain.images import RgbImage, to_model_input
 from app.domain.labels import CLASS_INDEX, LABELS
 from app.domain.manifest import Manifest, read_manifest
 from training.inference_graph import SIGNATURE
+from training.markdown import in_words
 from training.novelty_page import SOURCE as NOVELTY
 from training.report import malignant_among_reported
 from training.served import title_of
@@ -73,7 +74,7 @@ def results_table() -> str:
     for manifest in served():
         metrics = manifest.metrics
         figures = (metrics.accuracy, metrics.balanced_accuracy, metrics.per_class["mel"].recall)
-        cells = " | ".join(f"{f.value:.4f} ({f.low:.4f} to {f.high:.4f})" for f in figures)
+        cells = " | ".join(in_words(figure, 4) for figure in figures)
         lines.append(f"| {title_of(manifest)} | {cells} |")
     metrics = served()[0].metrics
     lines += [
@@ -104,8 +105,7 @@ def decisions_table() -> str:
         shares = " | ".join(f"{v:.1%}" for v in (found.reported, found.referred, found.rejected))
         refused = novelty["models"][title_of(manifest)]["refused"]
         lines.append(
-            f"| {title_of(manifest)} | {shares} | {found.accuracy.value:.3f} "
-            f"({found.accuracy.low:.3f} to {found.accuracy.high:.3f}) | "
+            f"| {title_of(manifest)} | {shares} | {in_words(found.accuracy, 3)} | "
             f"{malignant_among_reported(found, manifest.metrics.num_images)} | "
             f"{found.num_malignant_reported_benign} of {found.num_malignant} | {refused:.1%} |"
         )

@@ -19,6 +19,7 @@ from rich.progress import (
 from app.domain.errors import ArtifactError
 from app.domain.measurements import Metrics
 from training.config import Recipe
+from training.markdown import in_words
 from training.prepare import DatasetError
 from training.provenance import running_code
 from training.recipes.catalog import RECIPES
@@ -39,8 +40,8 @@ CommitOption = Annotated[
 def headline(metrics: Metrics) -> str:
     """Accuracies in one line."""
     return (
-        f"accuracy {metrics.accuracy.value:.4f} ({metrics.accuracy.low:.4f} to "
-        f"{metrics.accuracy.high:.4f}), balanced accuracy {metrics.balanced_accuracy.value:.4f}"
+        f"accuracy {in_words(metrics.accuracy, 4)}, "
+        f"balanced accuracy {metrics.balanced_accuracy.value:.4f}"
     )
 
 
