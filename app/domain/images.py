@@ -29,7 +29,7 @@ from app.domain.errors import (
     is_exhaustion,
 )
 from app.domain.jpeg import check_jpeg
-from app.domain.tiff import check_tiff
+from app.domain.tiff import TIFF_STARTS, check_directory, check_tiff
 
 RgbImage: TypeAlias = npt.NDArray[np.uint8]
 """(height, width, 3) uint8, sRGB."""
@@ -136,6 +136,8 @@ def decode_image(
         )
     if data.startswith(_JPEG_START):
         check_jpeg(data)
+    elif data.startswith(TIFF_STARTS):
+        check_directory(data)
     with _open(data, limits) as image:
         _check_header(image, limits)
         width, height = image.size

@@ -172,6 +172,15 @@ def bombs() -> dict[str, tuple[bytes, str]]:
         # No more strips are read than the picture has.
         "TIFF, two strips listed 500 times": (repeated_strips(4_992, 1, 500), "200"),
         "TIFF, two strips listed 500000 times": (repeated_strips(224, 8, 500_000), "200"),
+        # libtiff would copy each, and Pillow make an object of each fraction: seconds.
+        "TIFF, 4 MB of values for each of 500 tags": (
+            shared_values(4_000_000, 7, 500, behind=4_000_000),
+            "422 image-corrupt",
+        ),
+        "TIFF, a tag of a million fractions": (
+            shared_values(1_000_000, 5, 1, behind=8_000_000),
+            "422 image-corrupt",
+        ),
         "BMP of run lengths, 5000 x 5000": (run_length_bmp(5_000, 4), "415 image-format"),
     }
 
@@ -248,6 +257,29 @@ def tiff(tags: Mapping[int, tuple[int, bytes]], pixels: bytes) -> bytes:
             values += value
     head = b"II*\0" + pack("<I", directory) + pixels
     return head + pack("<H", len(tags)) + entries + bytes(4) + values
+
+
+def shared_values(
+    num_values: int, kind: int, num_tags: int, *, behind: int = 0, is_big: bool = False
+) -> bytes:
+    """A grey TIFF of 224 x 224 pixels with further tags, whose values all begin at its first pixel.
+
+    Args:
+        num_values: Of each of these tags.
+        kind: Of these values, as TIFF numbers them.
+        num_tags: How many.
+        behind: Bytes after all that.
+        is_big: Write a BigTIFF.
+    """
+    word, head = ("Q", 16) if is_big else ("I", 8)
+    pixels = b"\x55" * 224 * 224
+    size = {256: 224, 257: 224, 258: 8, 262: 1, 273: head, 278: 224, 279: len(pixels)}
+    tags = [(tag, 4, 1, value) for tag, value in size.items()]
+    tags += [(50_000 + number, kind, num_values, head) for number in range(num_tags)]
+    entries = b"".join(pack(f"<HH{word}{word}", *tag) for tag in tags)
+    start = b"II+\0" + pack("<HH", 8, 0) if is_big else b"II*\0"
+    directory = pack("<Q" if is_big else "<H", len(tags)) + entries + pack(f"<{word}", 0)
+    return start + pack(f"<{word}", head + len(pixels)) + pixels + directory + bytes(behind)
 
 
 def _tiff(side: int) -> bytes:

@@ -5,11 +5,11 @@ from struct import pack
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from app.domain.errors import ImageCorruptError, ImageFormatError
 from app.domain.images import ImageLimits, RgbImage, decode_image
-from tests.faults.pictures import repeated_strips, tiff
+from tests.faults.pictures import repeated_strips, shared_values, tiff
 from training.synthetic import draw_lesion
 
 WIDTH, HEIGHT = 160, 120
@@ -126,3 +126,59 @@ def test_what_would_come_out_wrong_is_refused(
         decode_image(grey(bits, b"\x55" * size * 2, **tags))
     if not tags:
         decode_image(grey(16, b"\x55" * WIDTH * HEIGHT * 2))
+
+
+@pytest.mark.parametrize("is_big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize(
+    ("num_values", "kind", "num_tags"),
+    [(224 * 224 // 2, 7, 2), (1000, 5, 1), (0, 5, 1)],
+    ids=["as many bytes as the file", "as many fractions as allowed", "no value"],
+)
+def test_values_that_cost_little_are_read(
+    num_values: int, kind: int, num_tags: int, is_big: bool
+) -> None:
+    data = shared_values(num_values, kind, num_tags, is_big=is_big)
+    assert (decode_image(data).pixels == 0x55).all()
+
+
+@pytest.mark.parametrize("is_big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize(
+    ("num_values", "kind", "num_tags"),
+    [(224 * 224, 7, 300), (2**32 - 1, 12, 1), (1001, 5, 1), (1001, 10, 1)],
+    ids=["in one place", "beyond the file", "fractions", "signed fractions"],
+)
+def test_values_that_cost_much_are_refused_before_they_are_read(
+    num_values: int, kind: int, num_tags: int, is_big: bool
+) -> None:
+    with pytest.raises(ImageCorruptError, match="more values than the file has bytes"):
+        decode_image(shared_values(num_values, kind, num_tags, is_big=is_big))
+
+
+def test_a_million_numbers_of_one_tag_are_refused() -> None:
+    data = shared_values(1_000_001, 3, 1, behind=2_000_002)
+    with pytest.raises(ImageCorruptError, match="1,000,000 numbers"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"II*\0", b"II*\0" + pack("<I", 8) + pack("<H", 9), b"MM\0*" + b"\xff" * 8]
+    + [b"II+\0" + pack("<HHQ", 8, 0, 2**64 - 1), b"II+\0" + pack("<HHQQ", 8, 0, 16, 2**64 - 1)],
+    ids=["only the start", "too few tags", "far away", "further", "too many tags"],
+)
+def test_a_directory_that_is_not_in_the_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageCorruptError, match="directory is not in the file"):
+        decode_image(data)
+
+
+def test_another_byte_order_is_read(picture: RgbImage) -> None:
+    buffer = io.BytesIO()
+    head = TiffImagePlugin.ImageFileDirectory_v2(b"MM\0*\0\0\0\0")
+    Image.fromarray(picture).save(buffer, "TIFF", tiffinfo=head)
+    assert (decode_image(buffer.getvalue()).pixels == picture).all()
+
+
+@pytest.mark.parametrize("start", [b"MM*\0", b"II\0*", b"MM\0+", b"MMMM"])
+def test_what_begins_as_a_tiff_and_is_none_is_refused(start: bytes) -> None:
+    with pytest.raises(ImageFormatError, match="go on as none"):
+        decode_image(start + shared_values(0, 5, 1)[4:])
