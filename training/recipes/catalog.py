@@ -11,6 +11,7 @@ from training.recipes.distilled import (
 )
 from training.recipes.lite import (
     LITE_EFFICIENTNET_LITE0,
+    LITE_EFFICIENTNET_LITE0_BALANCED,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
@@ -29,6 +30,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "paper-resnet50v2-attention": PAPER_RESNET50V2_ATTENTION,
     "lite-efficientnet-lite0": LITE_EFFICIENTNET_LITE0,
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
+    "lite-efficientnet-lite0-balanced": LITE_EFFICIENTNET_LITE0_BALANCED,
     "lite-efficientnet-lite0-by-image": LITE_EFFICIENTNET_LITE0_BY_IMAGE,
     "lite-efficientnet-lite0-by-image-continued": LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     "lite-efficientnet-lite0-by-image-mixed": LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,

@@ -20,6 +20,10 @@ Test part of protocol `lesion`, once each: accuracy 0.8079 and 0.8214, balanced 
 0.7484. Version 1's folder has left the tree with version 2: `git checkout 25f0050 --
 models/cnn_efficientnet_lite0/1` brings it back.
 
+`fit lite-efficientnet-lite0-balanced` goes on from version 3 (version 2 with its rules) for an
+epoch at 224 pixels with classes weighed by all of their weight, and keeps weights halfway between
+both.
+
 `fit lite-efficientnet-lite0-by-image --data data/paper` is trained and measured on the paper's
 split, in which photographs of one lesion fall into several parts; `fit
 lite-efficientnet-lite0-by-image-continued --initial-model FOLDER` goes on from there with no class
@@ -65,6 +69,15 @@ LITE_EFFICIENTNET_LITE0_CONTINUED: Final = replace(
         Stage(image_size=160, max_epochs=12, learning_rate=8e-4),
         Stage(image_size=224, max_epochs=3, learning_rate=3e-4),
     ),
+)
+
+LITE_EFFICIENTNET_LITE0_BALANCED: Final = replace(
+    LITE_EFFICIENTNET_LITE0_CONTINUED,
+    initial_model="models/cnn_efficientnet_lite0/3",
+    initial_share=0.5,
+    class_weight_exponent=1.0,
+    seed=LITE_EFFICIENTNET_LITE0.seed + 2,
+    stages=(Stage(image_size=224, max_epochs=1, learning_rate=3e-4),),
 )
 
 LITE_EFFICIENTNET_LITE0_BY_IMAGE: Final = replace(
