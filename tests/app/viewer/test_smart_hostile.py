@@ -318,6 +318,26 @@ def test_a_contained_endpoint_is_its_own_studys(
     assert f"GET {rendered}" in records.hostile.received
 
 
+def test_no_more_than_fifty_endpoints_are_asked(
+    launched: Callable[..., Page], records: Records
+) -> None:
+    study = {
+        "identifier": [{"value": "urn:oid:1.2.3"}],
+        "series": [{"uid": "1.2", "instance": [{"uid": "1"}]}],
+    }
+    named = [{"reference": f"Endpoint/{number}"} for number in range(51)]
+    for number in range(51):
+        records.hostile.resource(f"Endpoint/{number}", wado(f"{ELSEWHERE}/wado"))
+    records.hostile.chart(
+        "ImagingStudy", *({**study, "endpoint": some} for some in (named[:50], named[50:]))
+    )
+    images = launched().locator(".chart-images")
+    expect(images.get_by_text(ELSEWHERE)).to_have_count(1)
+    expect(images.get_by_text("more than 50 servers")).to_have_count(1)
+    asked = {line for line in records.hostile.received if line.startswith("GET /Endpoint/")}
+    assert asked == {f"GET /{endpoint['reference']}" for endpoint in named[:50]}
+
+
 def test_the_report_of_another_answer_does_not_count_as_written(
     launched: Callable[..., Page], records: Records
 ) -> None:
