@@ -38,6 +38,7 @@ from app.domain.images import DecodedImage, ImageLimits, RgbImage, check_size
 from app.domain.jpeg import check_jpeg
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
 from app.interop.dicom_files import check_photograph, read_object
+from app.interop.jpeg2000 import check_jpeg2000
 from app.interop.uploads import DICOM_MEDIA_TYPE
 
 _PALETTE: Final = "PALETTE COLOR"
@@ -202,8 +203,7 @@ def _decode(dataset: Dataset, layout: _Layout, index: int) -> RgbImage:
 def _open_stream(encoded: bytes, layout: _Layout, syntax: UID) -> Image.Image:
     """A JPEG or JPEG 2000 stream, whose own header must say what the object does."""
     is_jpeg = syntax == JPEGBaseline8Bit
-    if is_jpeg:
-        check_jpeg(encoded)
+    (check_jpeg if is_jpeg else check_jpeg2000)(encoded)
     image = Image.open(io.BytesIO(encoded), formats=["JPEG" if is_jpeg else "JPEG2000"])
     if image.size != (layout.columns, layout.rows) or image.mode != _RGB:
         raise ImageCorruptError(
