@@ -44,6 +44,9 @@ PIXELS = lesion(7, 160, 120)
 SWOLLEN_BYTES = 200_000_000
 """What the bombs unfold to, of a few hundred kilobytes."""
 
+START_OF_TILE = b"\xff\x90\x00\x0a"
+"""JPEG 2000's SOT, with its length."""
+
 _PLACES = (
     "PatientName",
     "PatientID",
@@ -134,6 +137,26 @@ def runs_bomb() -> bytes:
 def many_items(header: bytes, item: bytes, number: int) -> bytes:
     data = to_bytes(photograph())
     return data[: after_meta(data)] + header + item * number
+
+
+def jpeg2000_header(
+    width: int,
+    height: int,
+    *,
+    tile: int = 2**31,
+    layers: int = 1,
+    block: int = 4,
+    precincts: str = "",
+) -> bytes:
+    """A header without pixels; `precincts` in hexadecimal, a byte for each of six resolutions."""
+    size = struct.pack(">H8IH", 0, width, height, 0, 0, tile, tile, 0, 0, 3) + 3 * bytes([7, 1, 1])
+    style = struct.pack(">BBHB5B", bool(precincts), 0, layers, 0, 5, block, block, 0, 1)
+    style += bytes.fromhex(precincts)
+    segments = ((0x51, size), (0x52, style), (0x5C, b"\x42" + bytes(19)))
+    header = b"".join(
+        struct.pack(">BBH", 0xFF, low, len(body) + 2) + body for low, body in segments
+    )
+    return b"\xff\x4f" + header + START_OF_TILE + bytes(8) + b"\xff\x93" + bytes(64)
 
 
 def refused() -> dict[str, Callable[[], bytes]]:
@@ -228,6 +251,17 @@ def refused() -> dict[str, Callable[[], bytes]]:
         "sequence-deep": lambda: many_items(b"", sequence + open_item, 5_000),
         "elements-many": lambda: many_items(
             b"", struct.pack("<HH2sH4s", 0x0009, 0x1001, b"LO", 4, b"Zzyz"), 200_000
+        ),
+        # Short as files, long as objects.
+        "value-of-backslashes": wrong_vr("PhotometricInterpretation", "UC", "\\" * 1_000_000),
+        "value-of-numbers": wrong_vr("NumberOfFrames", "IS", ["1"] * 500_000),
+        "value-of-items": wrong_vr(
+            "IssuerOfPatientIDQualifiersSequence", "SQ", Sequence([Dataset()] * 1_000)
+        ),
+        "charset-of-backslashes": wrong_vr("SpecificCharacterSet", "UC", "\\" * 1_000_000),
+        "pixels-of-backslashes": wrong_vr("PixelData", "UC", "\\" * 1_000_000),
+        "precincts-of-a-pixel": frames(
+            JPEG2000, jpeg2000_header(1000, 1000, precincts="000000000000"), Rows=1000, Columns=1000
         ),
         "own-result": of(Manufacturer="DermHybrid", PixelData=PIXELS.tobytes()[:-1000]),
         "no-study": of(StudyInstanceUID="", PixelData=PIXELS.tobytes()[:-1000]),

@@ -4,6 +4,7 @@ import io
 import zlib
 from typing import Final
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -50,6 +51,31 @@ millions of items would take gigabytes."""
 
 MAX_OTHER_BYTES: Final = 1024 * 1024
 """What a deflated object may hold beside its pixels."""
+
+MAX_VALUE_BYTES: Final = 4096
+"""Of a value that is short by the standard. One is read at once, and made into objects later: a
+name of twenty million backslashes deflates to 20 KB and takes half a gigabyte."""
+
+_SHORT: Final = frozenset(
+    {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "PN", "SH", "SL", "SS"}
+    | {"TM", "UI", "UL", "US", "US or SS"}
+)
+"""Value representations (PS3.5, section 6.2) whose values an answer may depend on."""
+
+_ISSUER: Final = tag_for_keyword("IssuerOfPatientIDQualifiersSequence")
+_BULK: Final = frozenset(
+    tag_for_keyword(keyword)
+    for keyword in (
+        "PixelData",
+        "ExtendedOffsetTable",
+        "ExtendedOffsetTableLengths",
+        *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    )
+)
+"""Long, and read: as bytes alone."""
+
+_BYTES: Final = frozenset({None, "OB", "OW", "OV", "UN", "US"})
+"""None where the transfer syntax leaves it to the dictionary."""
 
 _META_START: Final = 132
 _META_GROUP: Final = 0x0002
@@ -146,13 +172,41 @@ def _read(data: bytes, limits: ImageLimits) -> Dataset:
     if syntax == DeflatedExplicitVRLittleEndian:
         reader = _MeteredReader(_inflate(data[reader.tell() :], limits))
         meta.TransferSyntaxUID = syntax = ExplicitVRLittleEndian
-    dataset = read_dataset(reader, is_implicit_VR=syntax.is_implicit_VR, is_little_endian=True)
+    dataset = read_dataset(
+        reader,
+        is_implicit_VR=syntax.is_implicit_VR,
+        is_little_endian=True,
+        stop_when=_check_element,
+    )
     dataset.file_meta = meta
     return dataset
 
 
-def _is_after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag.group != _META_GROUP
+def _is_after_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != _META_GROUP or _check_element(tag, vr, length)
+
+
+def _check_element(tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Refuse a value that is longer than it may be, before it is read.
+
+    Args:
+        tag: Of the data element.
+        vr: What the file says its value is; None where it says nothing.
+        length: Of the value in bytes; 0xFFFFFFFF for one that ends with a delimiter.
+
+    Returns:
+        False: the file goes on.
+    """
+    if length <= MAX_VALUE_BYTES or not dictionary_has_tag(tag):
+        return False
+    is_short = tag == _ISSUER or dictionary_VR(tag) in _SHORT
+    if is_short or (tag in _BULK and vr not in _BYTES):
+        raise ImageCorruptError(
+            f"The DICOM object's data element {tag} is of another kind or length than the standard "
+            f"has it; expected at most {MAX_VALUE_BYTES:,} bytes, and bytes alone for pixels and "
+            "palettes. Export it again."
+        )
+    return False
 
 
 def _inflate(deflated: bytes, limits: ImageLimits) -> bytes:

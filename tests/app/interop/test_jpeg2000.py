@@ -11,28 +11,10 @@ from PIL import Image
 from app.domain.errors import ImageCorruptError, ImageFormatError
 from app.interop.jpeg2000 import MAX_TILE_PARTS, check_jpeg2000
 from tests.dicom_photographs import to_jpeg2000
+from tests.hostile_dicom import START_OF_TILE, jpeg2000_header
 from training.synthetic import draw_lesion
 
 PIXELS = draw_lesion(3, 4, 320, 240)
-START_OF_TILE = b"\xff\x90\x00\x0a"
-
-
-def stream_of(
-    width: int,
-    height: int,
-    *,
-    tile: int = 2**31,
-    layers: int = 1,
-    block: int = 4,
-    precincts: str = "",
-) -> bytes:
-    """A header without pixels; `precincts` in hexadecimal, a byte for each of six resolutions."""
-    size = pack(">H8IH", 0, width, height, 0, 0, tile, tile, 0, 0, 3) + 3 * bytes([7, 1, 1])
-    style = pack(">BBHB5B", bool(precincts), 0, layers, 0, 5, block, block, 0, 1)
-    style += bytes.fromhex(precincts)
-    segments = ((0x51, size), (0x52, style), (0x5C, b"\x42" + bytes(19)))
-    header = b"".join(pack(">BBH", 0xFF, low, len(body) + 2) + body for low, body in segments)
-    return b"\xff\x4f" + header + START_OF_TILE + bytes(8) + b"\xff\x93" + bytes(64)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +41,10 @@ def test_what_encoders_write_is_read(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "stream",
     [
-        stream_of(5000, 5000),
-        stream_of(5000, 5000, block=4, tile=512),
-        stream_of(5000, 5000, precincts="778899aabbcc"),
-        stream_of(5000, 5000, layers=20),
+        jpeg2000_header(5000, 5000),
+        jpeg2000_header(5000, 5000, block=4, tile=512),
+        jpeg2000_header(5000, 5000, precincts="778899aabbcc"),
+        jpeg2000_header(5000, 5000, layers=20),
     ],
     ids=["plain", "tiles", "precincts", "layers"],
 )
@@ -73,13 +55,13 @@ def test_the_largest_of_honest_pictures_are_let_through(stream: bytes) -> None:
 @pytest.mark.parametrize(
     "stream",
     [
-        stream_of(500, 500, precincts="111111111111"),
-        stream_of(5000, 5000, block=0),
-        stream_of(5000, 5000, precincts="00" * 6),
-        stream_of(5000, 5000, layers=65535),
-        stream_of(5000, 5000, tile=20),
-        stream_of(5000, 5000, tile=160, block=1),
-        stream_of(2**32 - 1, 2**32 - 1),
+        jpeg2000_header(500, 500, precincts="111111111111"),
+        jpeg2000_header(5000, 5000, block=0),
+        jpeg2000_header(5000, 5000, precincts="00" * 6),
+        jpeg2000_header(5000, 5000, layers=65535),
+        jpeg2000_header(5000, 5000, tile=20),
+        jpeg2000_header(5000, 5000, tile=160, block=1),
+        jpeg2000_header(2**32 - 1, 2**32 - 1),
     ],
     ids=["precincts", "blocks", "precincts of a pixel", "layers", "tiles", "both", "size"],
 )
@@ -89,7 +71,7 @@ def test_what_would_take_gigabytes_is_refused(stream: bytes) -> None:
 
 
 def test_a_tile_with_a_style_of_its_own_is_refused() -> None:
-    plain = stream_of(500, 500)
+    plain = jpeg2000_header(500, 500)
     style = b"\xff\x52" + pack(">HBBHB5B", 12, 0, 0, 1, 0, 5, 0, 0, 0, 1)
     with pytest.raises(ImageFormatError, match="tiles with coding styles"):
         check_jpeg2000(plain.replace(b"\xff\x93", style + b"\xff\x93"))
@@ -101,19 +83,19 @@ def test_a_tile_with_a_style_of_its_own_is_refused() -> None:
 def test_a_component_with_a_style_of_its_own_is_refused() -> None:
     own = b"\xff\x53" + pack(">HBB5B", 9, 0, 0, 5, 0, 0, 0, 1)
     with pytest.raises(ImageFormatError, match="one for each component"):
-        check_jpeg2000(stream_of(500, 500).replace(START_OF_TILE, own + START_OF_TILE))
+        check_jpeg2000(jpeg2000_header(500, 500).replace(START_OF_TILE, own + START_OF_TILE))
 
 
 @pytest.mark.parametrize(
     "stream",
     [
-        stream_of(500, 500)[:20],
-        stream_of(500, 500)[:80],
-        stream_of(500, 500, tile=0),
-        stream_of(500, 500, precincts="77"),
-        stream_of(500, 500).replace(b"\xff\x5c", b"\xff\x70"),
-        stream_of(500, 500).replace(b"\xff\x5c", b"\xff\x52"),
-        stream_of(500, 500) + (START_OF_TILE + b"\xff\x93") * (MAX_TILE_PARTS + 1),
+        jpeg2000_header(500, 500)[:20],
+        jpeg2000_header(500, 500)[:80],
+        jpeg2000_header(500, 500, tile=0),
+        jpeg2000_header(500, 500, precincts="77"),
+        jpeg2000_header(500, 500).replace(b"\xff\x5c", b"\xff\x70"),
+        jpeg2000_header(500, 500).replace(b"\xff\x5c", b"\xff\x52"),
+        jpeg2000_header(500, 500) + (START_OF_TILE + b"\xff\x93") * (MAX_TILE_PARTS + 1),
     ],
     ids=["size cut", "style cut", "no tile", "few precincts", "unknown", "two styles", "parts"],
 )
