@@ -15,13 +15,13 @@ from app.access.scopes import Scope as Permission
 from app.api.answering import Question, answer_image
 from app.api.deps import (
     IMAGE_FIELD,
-    MAX_FORM_FIELDS,
     HeatmapQueryDep,
     ModelDep,
     Services,
     ServicesDep,
     TtaFlag,
     media_type,
+    open_form,
 )
 from app.api.errors import domain_problem, unexpected_problem
 from app.api.guard import get_caller, requires
@@ -136,15 +136,14 @@ async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[
     """The files of the form, at least one.
 
     Raises:
-        HTTPException: 415 for another content type, 422 where there is none or something else.
+        HTTPException: 415 for another content type or charset, 422 where there is none or something
+            else.
     """
     if media_type(request) != "multipart/form-data":
         raise HTTPException(
             415, f"Expected multipart/form-data with files in fields {IMAGE_FIELD!r}."
         )
-    async with request.form(
-        max_files=services.max_batch_images, max_fields=MAX_FORM_FIELDS, max_part_size=1024
-    ) as form:
+    async with open_form(request, services.max_batch_images) as form:
         parts = form.getlist(IMAGE_FIELD)
         uploads = [part for part in parts if isinstance(part, UploadFile)]
         if not uploads or len(uploads) < len(parts):

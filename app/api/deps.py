@@ -1,6 +1,7 @@
 """What routes ask for: the application's parts, and the uploaded bytes."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
@@ -8,7 +9,8 @@ import anyio
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from app.access.quota import Quota
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 Body = TypeVar("Body", bound=BaseModel)
 
 IMAGE_FIELD: Final = "image"
-MAX_FORM_FIELDS: Final = 8
+_MAX_FORM_FIELDS: Final = 8
+_CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1"})
 ClassLabel = Literal["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
 """`LABELS`, as a type that a query's value is checked against."""
 _RAW_MEDIA_TYPES: Final = frozenset({"application/octet-stream", DICOM_MEDIA_TYPE})
@@ -246,18 +249,28 @@ async def read_json(request: Request, model: type[Body]) -> Body:
         ) from error
 
 
+def open_form(request: Request, max_files: int) -> AbstractAsyncContextManager[FormData]:
+    """The request's multipart form; its files are let go in the end.
+
+    Raises:
+        HTTPException: 415 for a charset that no client needs; some of Python's raise anything.
+    """
+    _, options = parse_options_header(request.headers.get("content-type"))
+    if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
+        raise HTTPException(415, "Expected a form whose charset is UTF-8, or one that names none.")
+    return request.form(max_files=max_files, max_fields=_MAX_FORM_FIELDS, max_part_size=1024)
+
+
 async def read_image(request: Request) -> bytes:
     """The image's bytes, from a multipart field `image` or from the raw body.
 
     Raises:
-        HTTPException: 415 for another content type, 422 where the field is missing.
+        HTTPException: 415 for another content type or charset, 422 where the field is missing.
         ImageTooManyBytesError: The body is longer than an upload may be.
     """
     content_type = media_type(request)
     if content_type == "multipart/form-data":
-        async with request.form(
-            max_files=1, max_fields=MAX_FORM_FIELDS, max_part_size=1024
-        ) as form:
+        async with open_form(request, 1) as form:
             upload = form.get(IMAGE_FIELD)
             if not isinstance(upload, UploadFile):
                 raise HTTPException(

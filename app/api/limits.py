@@ -127,7 +127,7 @@ class LimitBody:
             return
         max_bytes = self._max_bytes(scope["path"])
         announced = header_of(scope, "content-length") or "0"
-        too_long = announced.isdigit() and int(announced) > max_bytes
+        too_long = announced.isdecimal() and int(announced) > max_bytes
         received = 0
 
         async def limited_receive() -> Message:

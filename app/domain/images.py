@@ -29,6 +29,7 @@ from app.domain.errors import (
     is_exhaustion,
 )
 from app.domain.jpeg import check_jpeg
+from app.domain.png import PNG_START, check_png
 from app.domain.tiff import TIFF_STARTS, check_directory, check_tiff
 
 RgbImage: TypeAlias = npt.NDArray[np.uint8]
@@ -127,17 +128,7 @@ def decode_image(
         ImageTooSmallError: A side is shorter than `limits.min_side_pixels`.
         ImageCorruptError: The header is right and the picture cannot be decoded.
     """
-    if not data:
-        raise ImageEmptyError("The image is empty: 0 bytes received. Send the file's content.")
-    if len(data) > limits.max_bytes:
-        raise ImageTooManyBytesError(
-            f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
-            "Send a smaller or more strongly compressed file."
-        )
-    if data.startswith(_JPEG_START):
-        check_jpeg(data)
-    elif data.startswith(TIFF_STARTS):
-        check_directory(data)
+    _check_bytes(data, limits)
     with _open(data, limits) as image:
         _check_header(image, limits)
         width, height = image.size
@@ -158,6 +149,23 @@ def decode_image(
                 "damaged. Export or transfer it again."
             ) from error
         return DecodedImage(pixels, width, height, MEDIA_TYPES[str(image.format)])
+
+
+def _check_bytes(data: bytes, limits: ImageLimits) -> None:
+    """Bound what opening a file would cost, before it is opened."""
+    if not data:
+        raise ImageEmptyError("The image is empty: 0 bytes received. Send the file's content.")
+    if len(data) > limits.max_bytes:
+        raise ImageTooManyBytesError(
+            f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. "
+            "Send a smaller or more strongly compressed file."
+        )
+    if data.startswith(_JPEG_START):
+        check_jpeg(data)
+    elif data.startswith(PNG_START):
+        check_png(data)
+    elif data.startswith(TIFF_STARTS):
+        check_directory(data)
 
 
 def to_model_input(pixels: RgbImage) -> RgbImage:

@@ -158,7 +158,8 @@ def _action(report: Any, patient_id: str) -> Action | None:
     """
     if not isinstance(report, dict) or report.get("resourceType") != "DiagnosticReport":
         return None
-    if report.get("status") in _WITHDRAWN:
+    status = report.get("status")
+    if not isinstance(status, str) or status in _WITHDRAWN:
         return None
     subject = _member(report, "subject", "reference")
     codes = _codes(_member(report, "code", "coding"), CODE_SYSTEM)

@@ -156,6 +156,7 @@ def _image(parameter: _Parameter | None) -> bytes:
         raise FhirParametersError("image: expected a contentType of image/*.")
     try:
         # The standard allows white space.
-        return base64.b64decode("".join(attachment.data.split()), validate=True)
+        data = attachment.data.encode("ascii").translate(None, b" \t\r\n")
+        return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise FhirParametersError("image: its data is not base64.") from None

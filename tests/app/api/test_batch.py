@@ -149,11 +149,16 @@ def test_batches_have_a_door_of_their_own(tiny_models: Path, lesion_png: bytes) 
     asyncio.run(scenario())
 
 
+FORM = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nx\r\n--x--\r\n'
+FORM_TYPE = "multipart/form-data; boundary=x"
+
+
 @pytest.mark.parametrize(
     ("form", "status"),
     [
         ({"content": b"x", "headers": {"content-type": "image/png"}}, 415),
         ({"data": {"image": "text"}}, 415),
+        ({"content": FORM, "headers": {"content-type": FORM_TYPE + "; charset=undefined"}}, 415),
         ({"files": [("picture", ("a.png", b"x"))]}, 422),
         ({"data": {"image": "text"}, "files": files(b"x")}, 422),
         ({"files": files(*[b"x"] * 65)}, 400),

@@ -236,6 +236,28 @@ def test_other_media_types_are_refused(
     assert "multipart/form-data" in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("charset", "status"),
+    [
+        ("", 200),
+        ("; charset=UTF-8", 200),
+        ('; charset="us-ascii"', 200),
+        ("; charset=undefined", 415),
+        ("; charset=punycode", 415),
+        ("; charset=no-such", 415),
+    ],
+)
+def test_a_form_of_a_charset_that_python_may_stumble_over_is_refused(
+    client: TestClient, lesion_png: bytes, charset: str, status: int
+) -> None:
+    start = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    headers = {"content-type": f"multipart/form-data; boundary=x{charset}"}
+    body = start + lesion_png + b"\r\n--x--\r\n"
+    response = client.post("/predict?heatmap=false", content=body, headers=headers)
+    assert response.status_code == status
+    assert status == 200 or "charset" in response.json()["detail"]
+
+
 # Starlette leaves the temporary file of an unterminated part to the garbage collector.
 @pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

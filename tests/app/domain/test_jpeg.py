@@ -1,4 +1,4 @@
-"""What a JPEG may repeat."""
+"""What a JPEG may repeat, and how much it may have before its pixels."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 from app.domain.errors import ImageCorruptError
 from app.domain.images import decode_image
-from app.domain.jpeg import MAX_JPEG_EXIF_SEGMENTS, MAX_JPEG_SCANS
+from app.domain.jpeg import MAX_JPEG_EXIF_SEGMENTS, MAX_JPEG_SCANS, MAX_JPEG_STEPS
 from training.synthetic import draw_lesion
 
 WIDTH, HEIGHT = 160, 120
@@ -38,3 +38,36 @@ def test_many_segments_of_exif_are_refused_before_pillow_joins_them(
     monkeypatch.setattr("app.domain.images.Image.open", lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(ImageCorruptError, match="EXIF segments"):
         decode_image(data[:2] + segment * (MAX_JPEG_EXIF_SEGMENTS + 1) + data[2:])
+
+
+FIRST = 20
+"""Behind the start and JFIF's segment."""
+
+SEGMENTS = {
+    "empty segments": b"\xff\xe5\x00\x02",
+    "lengths below two": b"\xff\xfe\x00\x00",
+    "bare markers": b"\xff\xd0",
+    "escaped bytes": b"\xff\x00",
+    "bytes that fill up": b"\xff",
+    "bytes between segments": b"\x00",
+}
+
+
+@pytest.mark.parametrize("segment", SEGMENTS.values(), ids=SEGMENTS)
+def test_many_segments_are_refused_before_pillow_walks_over_them(
+    monkeypatch: pytest.MonkeyPatch, segment: bytes
+) -> None:
+    data = encode(progressive=False)
+    expected = decode_image(data).pixels
+    few = decode_image(data[:FIRST] + segment * 300 + data[FIRST:])
+    assert (few.pixels == expected).all()
+    monkeypatch.setattr("app.domain.images.Image.open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(ImageCorruptError, match="segments and bytes between them"):
+        decode_image(data[:FIRST] + segment * (MAX_JPEG_STEPS + 1) + data[FIRST:])
+
+
+def test_what_a_segment_holds_is_no_step() -> None:
+    data = encode(progressive=False)
+    length = (60_000).to_bytes(2, "big")
+    profile = (b"\xff\xe2" + length + b"\xff\xd0" * 29_999) * 255
+    assert decode_image(data[:2] + profile + data[2:]).width == WIDTH

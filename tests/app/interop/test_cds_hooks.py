@@ -68,6 +68,8 @@ def test_a_referred_answer_asks_for_a_specialist() -> None:
         report(code={"coding": "lesion-classification"}),
         report(meta={}),
         report(meta={"tag": [{"system": "urn:dermhybrid:decision", "code": "guess"}]}),
+        report(status=[]),
+        report(status={}),
         report(issued="yesterday"),
         report(issued=None),
     ],

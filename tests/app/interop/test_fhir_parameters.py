@@ -47,7 +47,7 @@ def test_an_image_is_enough() -> None:
 
 
 def test_base64_may_have_white_space() -> None:
-    lines = {"contentType": "image/png", "data": " cGl4\r\n ZWxz\n"}
+    lines = {"contentType": "image/png", "data": " cGl4\r\n\tZWxz\n"}
     assert read_parameters(parameters({**IMAGE, "valueAttachment": lines})).image == b"pixels"
 
 
