@@ -231,6 +231,7 @@ def _add_middleware(app: FastAPI, wiring: _Wiring) -> None:
         authenticator=wiring.authenticator,
         quota=wiring.quota,
         operations_port=settings.operations_port,
+        counted=wiring.doors,
     )
     app.add_middleware(Observe, metrics=wiring.metrics, tracing=wiring.tracing)
     app.add_middleware(SpeakFhir)

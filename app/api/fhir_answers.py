@@ -1,5 +1,6 @@
 """Answers as FHIR Bundles: who asks for one, what it is about, and how it is made."""
 
+import asyncio
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Final, Literal
@@ -139,7 +140,8 @@ async def respond_in_fhir(services: Services, bundle: bytes, *, store: bool) -> 
         try:
             with services.tracing.part("store"):
                 response.headers[STORED_HEADER] = await services.fhir_server.store(bundle)
-        except FhirServerError:
+        except (FhirServerError, asyncio.CancelledError):
+            # Cancelled where the server is silent for longer than the request may take.
             services.metrics.fhir_stored.labels("failed").inc()
             raise
         services.metrics.fhir_stored.labels("stored").inc()

@@ -4,6 +4,7 @@ A route says what it needs, by `dependencies=[requires(Scope.PREDICT)]` at itsel
 What says nothing and is not among `PUBLIC_PATHS` stops the service from starting.
 """
 
+from collections.abc import Container
 from typing import Final, NamedTuple
 
 from fastapi import FastAPI, Request, Security
@@ -20,6 +21,7 @@ from app.access.quota import Quota
 from app.access.scopes import OPERATIONS, Caller
 from app.access.scopes import Scope as Permission
 from app.api.errors import domain_problem, problem
+from app.api.observation import note_route
 from app.domain.errors import DermHybridError, NotAuthorizedError
 from app.logs import caller
 
@@ -55,6 +57,7 @@ class Guard:
         authenticator: Authenticator,
         quota: Quota | None,
         operations_port: int | None,
+        counted: Container[str],
     ) -> None:
         """Wrap an application.
 
@@ -63,9 +66,10 @@ class Guard:
             authenticator: Tells callers apart.
             quota: Of each caller; None for no bound.
             operations_port: Where nothing but `OPERATORS_PREFIXES` is; None for no such port.
+            counted: Paths whose refusals are counted under them, and not as of no route.
         """
         self._app, self._authenticator, self._quota = app, authenticator, quota
-        self._operations_port = operations_port
+        self._operations_port, self._counted = operations_port, counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -95,6 +99,8 @@ class Guard:
             if self._quota is not None:
                 self._quota.take(found.id)
         except DermHybridError as error:
+            if scope["path"] in self._counted:
+                note_route(scope)
             await domain_problem(error)(scope, receive, send)
             return
         scope[_CALLER_KEY] = found

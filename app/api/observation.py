@@ -85,6 +85,7 @@ class Observe:
                     "method": method,
                     "route": route,
                     "status": status,
+                    "problem": scope.get(PROBLEM_KEY),
                     "seconds": round(seconds, 4),
                 },
             )

@@ -144,6 +144,7 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "DermHybridDicomDead": (jobs("dead", "1x480"), set()),
     "DermHybridDicomDiscarded": (dicom("discarded_total", "0x400 1x80"), set()),
     "DermHybridFhirStoreFailing": ({UNSTORED: "0+1x480"}, set()),
+    "DermHybridIdentityProviderDown": (problems("identity-provider-unavailable", 1), set()),
     "DermHybridRefusedCallers": ({f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+20x480"}, set()),
 }
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,20 @@ def test_without_a_server_nothing_is_stored(ruled_models: Path, lesion_png: byte
         response = ask(client, lesion_png)
     assert response.status_code == 422
     assert "FHIR_SERVER_URL" in response.json()["issue"][0]["diagnostics"]
+
+
+def test_a_server_that_is_silent_for_longer_than_the_request_has_is_a_failure(
+    ruled_models: Path, lesion_png: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(
+            models_dir=ruled_models,
+            runtime="openvino",
+            fhir_server_url=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            request_timeout_seconds=3.0,
+        )
+        with TestClient(create_app(settings)) as client:
+            response = ask(client, lesion_png)
+            text = client.get("/metrics").text
+    assert response.status_code == 504
+    assert 'dermhybrid_fhir_stored_total{outcome="failed"} 1.0' in text

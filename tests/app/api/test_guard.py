@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
+from prometheus_client import generate_latest
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message
@@ -296,6 +297,27 @@ def test_the_log_names_the_credential_or_the_address_of_who_is_refused(
         ("key:metrics", 200),
         ("192.0.2.7", 401),
     ]
+
+
+def test_a_refusal_of_a_prediction_is_counted_and_logged_as_one(
+    tiny_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = "https://127.0.0.1:1/jwks"
+    settings = Settings(
+        models_dir=tiny_models, oauth_issuer=ISSUER, oauth_audience=AUDIENCE, oauth_jwks=nobody
+    )
+    credentials = bearer(Issuer().token("predict"))
+    with TestClient(app := create_app(settings)) as client, caplog.at_level(logging.INFO):
+        for path in ("/predict", "/predict/patient-a"):
+            assert client.post(path, content=b"x", headers=credentials).status_code == 503
+        text = generate_latest(app.state.services.metrics.registry).decode()
+    problem = "identity-provider-unavailable"
+    for route in ("/predict", "unmatched"):
+        assert f'problems_total{{problem="{problem}",route="{route}"}} 1.0' in text
+        assert f'method="POST",route="{route}",status="503"}} 1.0' in text
+    assert "patient-a" not in text
+    requests = [vars(record) for record in caplog.records if record.message == "request"]
+    assert [line["problem"] for line in requests] == [problem, problem]
 
 
 @pytest.mark.parametrize("kind", ["route", "mount"])
