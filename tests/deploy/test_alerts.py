@@ -280,6 +280,31 @@ def test_nothing_ever_fires_where_all_is_well(tmp_path: Path) -> None:
     assert run_promtool([history_test(WELL, set())], tmp_path) == ""
 
 
+@pytest.mark.parametrize(
+    ("bad", "alerts"),
+    [
+        ("0x400 1x80", {"Slow"}),  # a ticket
+        ("0x400 1x2 2x80", {"Slow"}),
+        ("0x400 1x2 2x2 3x80", {"Slow", "Fast"}),
+    ],
+    ids=["one", "two", "three"],
+)
+@pytest.mark.parametrize("kind", ["Errors", "Slow"])
+def test_one_or_two_bad_predictions_where_few_ask_wake_nobody(
+    tmp_path: Path, bad: str, alerts: set[str], kind: str
+) -> None:
+    few = f'{PREDICT}, instance="few"'
+    if kind == "Errors":
+        series = {f'{REQUESTS}{{{few}, status="200"}}': "0x480"}
+        series |= {f'{REQUESTS}{{{few}, status="503"}}': bad}
+    else:
+        series = {f'{DURATION}_bucket{{{few}, le="1.0"}}': "0x480"}
+        series |= {f"{DURATION}_count{{{few}}}": bad}
+    calm = {name: values for name, values in WELL.items() if "route=" not in name}
+    expected = {f"DermHybrid{kind}{speed}" for speed in alerts}
+    assert run_promtool([history_test({**calm, **series}, expected)], tmp_path) == ""
+
+
 def test_drift_needs_enough_answers(tmp_path: Path) -> None:
     few = {**WELL, **constant(DRIFT, 0.9), **constant(WINDOW, 199)}
     assert run_promtool([firing_test(few, set())], tmp_path) == ""
