@@ -102,6 +102,7 @@ def test_what_came_along_is_read_in_place_of_the_server(served: TestClient) -> N
     code = {"system": "urn:dermhybrid:code", "code": "lesion-classification"}
     report = {
         "resourceType": "DiagnosticReport",
+        "status": "preliminary",
         "meta": {"tag": [tag]},
         "code": {"coding": [code]},
         "subject": {"reference": "Patient/1"},
@@ -126,6 +127,7 @@ def test_a_card_is_recorded_before_it_is_shown(
 ) -> None:
     report = {
         "resourceType": "DiagnosticReport",
+        "status": "preliminary",
         "meta": {"tag": [{"system": "urn:dermhybrid:decision", "code": "refer"}]},
         "code": {"coding": [{"system": "urn:dermhybrid:code", "code": "lesion-classification"}]},
         "subject": {"reference": "Patient/1"},
