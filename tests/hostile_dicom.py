@@ -87,8 +87,14 @@ def benign() -> dict[str, bytes]:
     length_that_lies = bytearray(to_bytes(photograph()))
     place = length_that_lies.rindex(b"\xe0\x7f\x10\x00OB") + 8
     struct.pack_into("<I", length_that_lies, place, 0xFFFFFFF0)
+    issuer = Dataset()
+    issuer.UniversalEntityID, issuer.UniversalEntityIDType = "1.2.3", "ISO"
+    open_ended = photograph(IssuerOfPatientIDQualifiersSequence=Sequence([issuer]))
+    open_ended["IssuerOfPatientIDQualifiersSequence"].is_undefined_length = True
     return {
         "pixels-length": bytes(length_that_lies),
+        "length-left-open": to_bytes(open_ended),
+        "length-left-open-implicit": to_bytes(open_ended, ImplicitVRLittleEndian),
         "names": to_bytes(photograph()),
         "nested-names": to_bytes(photograph(OtherPatientIDsSequence=Sequence([inner] * 3))),
         "wrong-values": to_bytes(wrong),

@@ -77,6 +77,8 @@ _BULK: Final = frozenset(
 _BYTES: Final = frozenset({None, "OB", "OW", "OV", "UN", "US"})
 """None where the transfer syntax leaves it to the dictionary."""
 
+_SEQUENCES: Final = frozenset({None, "SQ", "UN"})
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _META_START: Final = 132
 _META_GROUP: Final = 0x0002
 
@@ -199,7 +201,9 @@ def _check_element(tag: BaseTag, vr: str | None, length: int) -> bool:
     """
     if length <= MAX_VALUE_BYTES or not dictionary_has_tag(tag):
         return False
-    is_short = tag == _ISSUER or dictionary_VR(tag) in _SHORT
+    is_short = dictionary_VR(tag) in _SHORT
+    if tag == _ISSUER:  # item by item, and counted, where its length is left open
+        is_short = length != _UNDEFINED_LENGTH or vr not in _SEQUENCES
     if is_short or (tag in _BULK and vr not in _BYTES):
         raise ImageCorruptError(
             f"The DICOM object's data element {tag} is of another kind or length than the standard "
