@@ -7,7 +7,6 @@ from training.recipes.distilled import (
     DISTILLED_DENSENET121,
     DISTILLED_DENSENET121_BALANCED,
     DISTILLED_DENSENET121_CONTINUED,
-    DISTILLED_DENSENET121_FURTHER,
     DISTILLED_RESNET50V2_ATTENTION,
 )
 from training.recipes.lite import (
@@ -38,7 +37,6 @@ RECIPES: Final[dict[str, Recipe]] = {
     "distilled-densenet121": DISTILLED_DENSENET121,
     "distilled-densenet121-continued": DISTILLED_DENSENET121_CONTINUED,
     "distilled-densenet121-balanced": DISTILLED_DENSENET121_BALANCED,
-    "distilled-densenet121-further": DISTILLED_DENSENET121_FURTHER,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention-continued": TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED,

@@ -15,10 +15,8 @@ an hour.
 twice the image size, two hours more of idle cores: version 3, 0.7395 and balanced 0.5007. `fit
 distilled-densenet121-balanced --data data/lesion --run RUN` goes on from version 4, which has its
 weights, with classes weighed by all of their weight: it ended below version 4 on the validation
-part and became no version. `fit distilled-densenet121-further --data data/lesion --run RUN` goes on
-from version 4 as the continued run did, at a lower rate. Folders that have left the tree are
-brought back by `git checkout 126ded9 -- models/NAME/1` and `git checkout 062f8d4 --
-models/cnn_densenet121/2`.
+part and became no version. Folders that have left the tree are brought back by `git checkout
+126ded9 -- models/NAME/1` and `git checkout 062f8d4 -- models/cnn_densenet121/2`.
 """
 
 from dataclasses import replace
@@ -79,15 +77,6 @@ DISTILLED_DENSENET121_BALANCED: Final = replace(
     stages=(
         Stage(image_size=128, max_epochs=4, learning_rate=1e-3),
         Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=100),
-    ),
-)
-DISTILLED_DENSENET121_FURTHER: Final = replace(
-    DISTILLED_DENSENET121_CONTINUED,
-    initial_model="models/cnn_densenet121/4",
-    seed=DISTILLED_DENSENET121.seed + 3,
-    stages=(
-        Stage(image_size=128, max_epochs=4, learning_rate=6e-4),
-        Stage(image_size=224, max_epochs=1, learning_rate=2e-4, steps_per_epoch=80),
     ),
 )
 DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(
