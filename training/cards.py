@@ -182,8 +182,11 @@ def _origins(recipe: dict[str, Any]) -> str:
         share = recipe.get("initial_share", 0.0)
         words += f", which are {share:.0%} of those kept at the end (WiSE-FT). " if share else ". "
     if recipe.get("teacher"):
+        words += f"`{recipe['teacher']}` taught it"
+        if recipe.get("teacher_mirrored"):
+            words += " by the mean of its answers to four mirrorings"
         words += (
-            f"`{recipe['teacher']}` taught it: {recipe['distillation_weight']:.0%} of the loss, "
+            f": {recipe['distillation_weight']:.0%} of the loss, "
             f"temperature {recipe['distillation_temperature']:g}. "
         )
     return words

@@ -129,6 +129,8 @@ class Recipe:
         label_smoothing: Share of each label that is spread over all classes.
         teacher: Folder `models/NAME/VERSION` of an artifact whose answers to each augmented
             batch are imitated (ADR-0005); "": none.
+        teacher_mirrored: It answers with the mean of its answers to an image and to the three
+            that mirrors make of it.
         distillation_weight: Share of the loss that measures the imitation; the rest is the
             true labels'.
         distillation_temperature: What both networks' logits are divided by for it.
@@ -168,6 +170,7 @@ class Recipe:
     mixup: float = 0.0
     label_smoothing: float = 0.0
     teacher: str = ""
+    teacher_mirrored: bool = False
     distillation_weight: float = 0.0
     distillation_temperature: float = 1.0
     stages: tuple[Stage, ...] = (Stage(image_size=224, max_epochs=50, learning_rate=1e-4),)
@@ -238,6 +241,11 @@ class Recipe:
             raise ValueError(
                 f"distillation_weight={self.distillation_weight} needs a teacher: name the folder "
                 "of an artifact, models/NAME/VERSION."
+            )
+        if self.teacher_mirrored and not self.teacher:
+            raise ValueError(
+                "teacher_mirrored=True needs a teacher: name the folder of an artifact, "
+                "models/NAME/VERSION."
             )
         if self.teacher and not self.distillation_weight:
             raise ValueError(

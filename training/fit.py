@@ -30,7 +30,7 @@ from training.data import (
     steps_per_epoch,
     training_batches,
 )
-from training.distillation import DistilledHybrid
+from training.distillation import DistilledHybrid, mirrored
 from training.hardware import describe_hardware
 from training.interpolate import interpolate
 from training.optimizers import averaged, build_optimizer
@@ -242,9 +242,10 @@ def _build_compiled(
     model = build_hybrid(recipe, image_size)
     limit_momentum(model, max_momentum)
     if recipe.teacher:
+        teacher = load_answers(Path(recipe.teacher), compiled=compiled)
         model = DistilledHybrid(
             model,
-            load_answers(Path(recipe.teacher), compiled=compiled),
+            mirrored(teacher) if recipe.teacher_mirrored else teacher,
             weight=recipe.distillation_weight,
             temperature=recipe.distillation_temperature,
         )

@@ -66,6 +66,7 @@ def test_paper_recipes_say_what_the_paper_says(name: str) -> None:
             "flatten",
         ),
         ({"distillation_weight": 0.5}, "needs a teacher"),
+        ({"teacher_mirrored": True}, "teacher_mirrored=True needs a teacher"),
         ({"teacher": "models/x/1"}, "would teach nothing"),
         ({"teacher": "models/x/1", "distillation_weight": 1.1}, r"in \[0, 1\]"),
         (

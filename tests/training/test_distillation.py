@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.tiny_artifact import TinyModel
-from training.distillation import DistilledHybrid, teacher_view
+from training.distillation import DistilledHybrid, mirrored, teacher_view
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(0, 1, (5, 32, 32, 3)).astype(np.float32)
@@ -60,6 +60,19 @@ def test_the_loss_is_the_weighted_sum_of_both_cross_entropies(
     with_metadata = {"image": IMAGES, "metadata": np.zeros((5, 20), np.float32)}
     assert loss(with_metadata, training=True) == pytest.approx(expected, rel=1e-4)
     assert loss(IMAGES, training=False) == pytest.approx(hard.mean(), rel=1e-4)
+
+
+def test_a_mirrored_teacher_answers_with_the_mean_over_the_four_mirrorings() -> None:
+    images = RANDOM.integers(0, 256, (3, 224, 224, 3), np.uint8)
+    rows, columns = (1,), (2,)
+    views = [images, *(np.flip(images, axes) for axes in (rows, columns, rows + columns))]
+    corner = [view[:, 0, :7, 0] / 255.0 for view in views]
+
+    def sees_a_corner(images: tf.Tensor) -> tf.Tensor:
+        return tf.cast(images[:, 0, :7, 0], tf.float32) / 255.0
+
+    received = mirrored(sees_a_corner)(tf.constant(images)).numpy()
+    np.testing.assert_allclose(received, np.mean(corner, axis=0), atol=1e-6)
 
 
 def test_fit_follows_the_teacher_and_its_accuracy_counts_true_labels() -> None:

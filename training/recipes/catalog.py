@@ -16,6 +16,7 @@ from training.recipes.lite import (
     LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
     LITE_EFFICIENTNET_LITE0_CONTINUED,
+    LITE_EFFICIENTNET_LITE0_MIRRORED,
 )
 from training.recipes.paper import PAPER_DENSENET121, PAPER_RESNET50V2_ATTENTION
 from training.recipes.scratch import SCRATCH_DENSENET121, SCRATCH_RESNET50V2_ATTENTION
@@ -31,6 +32,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "lite-efficientnet-lite0": LITE_EFFICIENTNET_LITE0,
     "lite-efficientnet-lite0-continued": LITE_EFFICIENTNET_LITE0_CONTINUED,
     "lite-efficientnet-lite0-balanced": LITE_EFFICIENTNET_LITE0_BALANCED,
+    "lite-efficientnet-lite0-mirrored": LITE_EFFICIENTNET_LITE0_MIRRORED,
     "lite-efficientnet-lite0-by-image": LITE_EFFICIENTNET_LITE0_BY_IMAGE,
     "lite-efficientnet-lite0-by-image-continued": LITE_EFFICIENTNET_LITE0_BY_IMAGE_CONTINUED,
     "lite-efficientnet-lite0-by-image-mixed": LITE_EFFICIENTNET_LITE0_BY_IMAGE_MIXED,
