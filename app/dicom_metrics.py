@@ -19,6 +19,7 @@ class DicomMetrics:
             `dead`, `refused`.
         discarded: Jobs that were given up, and whose content is gone.
         not_taken: Photographs that could not be taken, by kind of failure.
+        associations: Of the Storage SCP, that it ended, by reason.
         worker_failures: Times that no job could be begun or ended, by kind of failure.
     """
 
@@ -55,10 +56,21 @@ class DicomMetrics:
             ("kind",),
             registry=registry,
         )
+        self.associations = Counter(
+            "dermhybrid_dicom_associations_ended_total",
+            "Associations of the Storage SCP that it ended: the caller's or the called AE title is "
+            "not one that it takes, or too many at once (rejected); or an object is longer than is "
+            "taken (object-too-long).",
+            ("reason",),
+            registry=registry,
+        )
         # From 0 on: an increase from nothing is none.
         for kind in _OF_JOBS:
             for outcome in ("postponed", "dead"):
                 self.failures.labels(kind, outcome)
+        self.failures.labels("process-ended", "dead")
+        for reason in ("rejected", "object-too-long"):
+            self.associations.labels(reason)
         for kind in (*_ANYWHERE, "service-busy"):
             self.not_taken.labels(kind)
         for kind in _ANYWHERE:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
@@ -14,10 +14,10 @@ from app.api.deps import Services, ServicesDep, media_type
 from app.api.dicom_worker import DicomWorker
 from app.api.errors import domain_problem
 from app.api.guard import get_caller, requires
-from app.api.schemas import DicomJob, DicomReceipt, DicomRefusal, Problem
+from app.api.schemas import DicomJob, DicomJobs, DicomReceipt, DicomRefusal, Problem
 from app.domain.errors import ImageRejectedError
 from app.interop.dicom_intake import MAX_BOUNDARY, split_parts
-from app.interop.dicom_jobs import Job
+from app.interop.dicom_jobs import Job, State
 from app.interop.uploads import DICOM_MEDIA_TYPE
 
 STUDIES_PATH: Final = "/dicom/studies"
@@ -37,6 +37,12 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     422: {"model": Problem, "description": "No photograph that can be answered."},
     503: {"model": Problem, "description": "Too many jobs wait, or the queue cannot be written."},
 }
+
+
+_NO_JOB: Final[dict[int | str, dict[str, Any]]] = {
+    404: {"model": Problem, "description": "There is no such job."}
+}
+JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
 async def get_worker(services: ServicesDep) -> DicomWorker:
@@ -93,16 +99,39 @@ async def store(
     return await _take_all(services, worker, instances, get_caller(request).id)
 
 
+@router.get("/dicom/jobs", summary="Jobs in a state, the last that changed first")
+async def list_jobs(
+    worker: WorkerDep,
+    state: Annotated[State, Query(description="Where they are: `dead` ones need a person.")],
+    limit: Annotated[int, Query(description="At most so many.", ge=1, le=1000)] = 100,
+) -> DicomJobs:
+    """Which photographs wait, were given up, or have their results in the archive."""
+    return DicomJobs(jobs=[_present(job) for job in await worker.list_newest(state, limit)])
+
+
 @router.get(
     "/dicom/jobs/{job_id}",
     summary="What became of a photograph",
-    responses={404: {"model": Problem, "description": "There is no such job."}},
+    responses=_NO_JOB,
 )
-async def get_job(
-    worker: WorkerDep, job_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
-) -> DicomJob:
+async def get_job(worker: WorkerDep, job_id: JobId) -> DicomJob:
     """Where the job is, and the identifiers of its results."""
     return _present(await worker.find(job_id))
+
+
+@router.post(
+    "/dicom/jobs/{job_id}/retry",
+    status_code=202,
+    summary="Try a dead job again",
+    responses={
+        **_NO_JOB,
+        409: {"model": Problem, "description": "The job is not dead."},
+        503: {"model": Problem, "description": "Too many jobs wait, or the queue has failed."},
+    },
+)
+async def retry_job(worker: WorkerDep, job_id: JobId) -> DicomJob:
+    """Once its cause is mended: with the photograph that it holds, for who sent it."""
+    return _present(await worker.retry(job_id))
 
 
 async def _take_all(

@@ -49,7 +49,10 @@ async def run_dicom(
         if door is None:
             yield worker
             return
-        listener = StorageListener(door, settings.max_image_bytes, worker.take)
+        ended = services.metrics.dicom.associations
+        listener = StorageListener(
+            door, settings.max_image_bytes, worker.take, lambda reason: ended.labels(reason).inc()
+        )
         try:
             yield worker
         finally:

@@ -27,7 +27,7 @@ from app.interop.dicom_delivery import Deliver
 from app.interop.dicom_files import read_object
 from app.interop.dicom_intake import admit
 from app.interop.dicom_jobs import Job, State
-from app.interop.dicom_queue import MAX_WAIT_SECONDS, JobQueue
+from app.interop.dicom_queue import MAX_WAIT_SECONDS, PROCESS_ENDED, JobQueue
 from app.logs import caller, request_id
 
 UNKNOWN_CALLER: Final = "dicom-worker"
@@ -107,6 +107,22 @@ class DicomWorker:
         """
         return await to_thread.run_sync(self._queue.get, identifier)
 
+    async def list_newest(self, state: State, max_number: int) -> list[Job]:
+        """Jobs in a state, the last that changed first."""
+        return await to_thread.run_sync(self._queue.list_newest, state, max_number)
+
+    async def retry(self, identifier: str) -> Job:
+        """Try a job again that was given up.
+
+        Raises:
+            DicomJobNotFoundError: There is none of this identifier.
+            DicomJobNotDeadError: It was not given up.
+            ServiceBusyError: Too many wait.
+        """
+        job = await to_thread.run_sync(self._queue.retry, identifier)
+        self._wake.set()
+        return job
+
     async def close(self) -> None:
         """Stop after the job at hand; what has not ended soon goes on at the next start."""
         self._is_stopping = True
@@ -124,6 +140,9 @@ class DicomWorker:
                 if self._interrupted is not None:  # its start counts until this can be written
                     await self._postpone(self._interrupted, kind_of(failure))
                     self._interrupted = None
+                for crashing in await to_thread.run_sync(self._queue.end_crashing):
+                    request_id.set(crashing.id)
+                    self._fail(crashing, PROCESS_ENDED, "dead")
                 job = await to_thread.run_sync(self._queue.start_next)
                 if job is not None:
                     self._interrupted = job

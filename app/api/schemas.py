@@ -102,6 +102,13 @@ class DicomJob(BaseModel):
     notice: str = RESEARCH_USE_NOTICE
 
 
+class DicomJobs(BaseModel):
+    """Jobs in one state, the last that changed first."""
+
+    jobs: list[DicomJob]
+    notice: str = RESEARCH_USE_NOTICE
+
+
 class DicomRefusal(BaseModel):
     """A part of a body that was not taken."""
 

@@ -35,6 +35,7 @@ DermHybridError
 ├── TracingUnavailableError       spans are to be sent, and what sends them is not installed
 ├── DicomQueueError               the queue of DICOM jobs cannot be used
 ├── DicomJobNotFoundError         there is no such DICOM job
+├── DicomJobNotDeadError          a DICOM job that was not given up cannot be tried again
 ├── DicomDeliveryError            an archive did not take results
 └── ArtifactError                 a model artifact that must not be served
     ├── ArtifactIncompleteError
@@ -256,6 +257,10 @@ class DicomQueueError(DermHybridError):
 
 class DicomJobNotFoundError(DermHybridError):
     """There is no DICOM job of the requested identifier."""
+
+
+class DicomJobNotDeadError(DermHybridError):
+    """A DICOM job that was not given up cannot be tried again."""
 
 
 class DicomDeliveryError(DermHybridError):

@@ -56,6 +56,7 @@ class StorageListener:
         door: Door,
         max_bytes: int,
         take: Callable[[bytes, str], object],
+        count_ended: Callable[[str], object],
     ) -> None:
         """Listen.
 
@@ -64,11 +65,14 @@ class StorageListener:
             max_bytes: Longest object; a longer one ends its association while it comes in.
             take: Gets each object as a DICOM file, with who sent it, and returns when it is on
                 the disk.
+            count_ended: Called when an association is ended by this side, with the reason:
+                `rejected`, `object-too-long`.
 
         Raises:
             OSError: The address cannot be listened on.
         """
         self._max_bytes, self._take = max_bytes + max_bytes // 64 + MAX_OVERHEAD_BYTES, take
+        self._count_ended = count_ended
         entity = AE(ae_title=door.title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(door.calling_titles)
@@ -109,6 +113,7 @@ class StorageListener:
     def _report_rejection(self, event: Event) -> None:
         # Not the title: an unknown caller may have written anything there.
         logger.warning("association rejected", extra={"caller": _address(event)})
+        self._count_ended("rejected")
 
     def _forget(self, event: Event) -> None:
         self._received.pop(id(event.assoc), None)
@@ -120,6 +125,7 @@ class StorageListener:
         # Once: what is on its way still comes, piece by piece.
         if before <= self._max_bytes < before + len(event.data):
             logger.warning("association ended", extra={"reason": "object too long"})
+            self._count_ended("object-too-long")
             event.assoc.abort()
 
 

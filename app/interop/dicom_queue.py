@@ -15,13 +15,20 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
+from app.domain.errors import (
+    DicomJobNotDeadError,
+    DicomJobNotFoundError,
+    DicomQueueError,
+    ServiceBusyError,
+)
 from app.interop.dicom_jobs import Job, State, open_database
 
 DATABASE_NAME: Final = "jobs.sqlite"
 LOCK_NAME: Final = "lock"
 MAX_STARTS: Final = 30
 """Starts in a row without an end: whatever is in that photograph ends the process."""
+PROCESS_ENDED: Final = "process-ended"
+"""The problem of a job that was given up for that."""
 MAX_WAIT_SECONDS: Final = 300.0
 """Longest wait before another attempt."""
 
@@ -108,26 +115,62 @@ class JobQueue:
         with self._transaction() as database:
             return self._get(database, identifier)
 
+    def list_newest(self, state: State, max_number: int) -> list[Job]:
+        """Jobs in a state, the last that changed first."""
+        with self._transaction() as database:
+            found = database.execute(
+                "SELECT id FROM jobs WHERE state = ? ORDER BY updated DESC, id LIMIT ?",
+                (state, max_number),
+            ).fetchall()
+            return [self._get(database, identifier) for (identifier,) in found]
+
+    def retry(self, identifier: str) -> Job:
+        """Try a job again that was given up, with what it holds and for who sent it.
+
+        Raises:
+            DicomJobNotFoundError: There is none of this identifier.
+            DicomJobNotDeadError: It was not given up.
+            ServiceBusyError: Too many wait.
+            DicomQueueError: It could not be written.
+        """
+        with self._transaction() as database:
+            job = self._get(database, identifier)
+            if job.state is not State.DEAD:
+                raise DicomJobNotDeadError(
+                    f"The job is {job.state}. A dead one alone can be tried again; a discarded one "
+                    "needs its photograph sent again."
+                )
+            self._check_room(database)
+            self._revive(database, identifier, time.time(), job.caller)
+            return self._get(database, identifier)
+
+    def end_crashing(self) -> list[Job]:
+        """Give up what was started too often without an end: it ends the process each time."""
+        with self._transaction() as database:
+            found = database.execute(
+                "SELECT id FROM jobs WHERE state IN (?, ?) AND starts >= ?",
+                (State.WAITING, State.ANSWERED, MAX_STARTS),
+            ).fetchall()
+            for (identifier,) in found:
+                self._end(database, identifier, State.DEAD, PROCESS_ENDED)
+            return [self._get(database, identifier) for (identifier,) in found]
+
     def start_next(self) -> Job | None:
         """The job that has been due for longest, with its start on the disk; None where none is.
 
-        One that was started too often without an end is given up. One that is due later than any
-        wait is due now: the time of day was set back meanwhile.
+        One that is due later than any wait is due now: the time of day was set back meanwhile.
         """
         now = time.time()
         with self._transaction() as database:
-            while True:
-                row = database.execute(
-                    "SELECT id, starts FROM jobs WHERE state IN (?, ?)"
-                    " AND (due <= ? OR due > ?) ORDER BY due LIMIT 1",
-                    (State.WAITING, State.ANSWERED, now, now + MAX_WAIT_SECONDS),
-                ).fetchone()
-                if row is None:
-                    return None
-                if row[1] < MAX_STARTS:
-                    database.execute("UPDATE jobs SET starts = starts + 1 WHERE id = ?", row[:1])
-                    return self._get(database, row[0])
-                self._end(database, row[0], State.DEAD, "process-ended")
+            row = database.execute(
+                "SELECT id FROM jobs WHERE state IN (?, ?)"
+                " AND (due <= ? OR due > ?) ORDER BY due LIMIT 1",
+                (State.WAITING, State.ANSWERED, now, now + MAX_WAIT_SECONDS),
+            ).fetchone()
+            if row is None:
+                return None
+            database.execute("UPDATE jobs SET starts = starts + 1 WHERE id = ?", row)
+            return self._get(database, row[0])
 
     def photograph(self, identifier: str) -> bytes:
         """What waits to be answered."""

@@ -75,6 +75,8 @@ def constant(metric: str, value: float) -> dict[str, str]:
     return {metric: f"{value}x{EIGHT_HOURS}"}
 
 
+STUDIES = 'job="dermhybrid", instance="a", method="POST", route="/dicom/studies"'
+TURNED_AWAY = {"DermHybridDicomTurnedAway"}
 SELF_TEST = f"dermhybrid_self_test_passed{{{MODEL}}}"
 TESTED_AT = f"dermhybrid_self_test_timestamp_seconds{{{MODEL}}}"
 DRIFT = f"dermhybrid_class_drift_index{{{MODEL}}}"
@@ -109,6 +111,9 @@ WELL = {
     **dicom("not_taken_total", "4x480", kind="dicom-queue"),
     **dicom("worker_failures_total", "0x60 1x420", kind="resources-exhausted"),
     **constant(UNSTORED, 2),
+    f'{REQUESTS}{{{STUDIES}, status="202"}}': "0+1x480",
+    f'{REQUESTS}{{{STUDIES}, status="401"}}': "2x480",
+    **dicom("associations_ended_total", "3x480", reason="rejected"),
     **requests(1, 0, route=OPERATION),
     **durations(1, 1, route=OPERATION),
     f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+1x480",
@@ -139,6 +144,7 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
         dicom("not_taken_total", "0x418 1x62", kind="dicom-queue"),
         set(),
     ),
+    "DermHybridDicomTurnedAway": ({f'{REQUESTS}{{{STUDIES}, status="401"}}': "0x410 1x70"}, set()),
     "DermHybridDicomFailing": (undelivered("0x380 1+1x100"), set()),
     "DermHybridDicomBacklog": (jobs("answered", "1000x480"), set()),
     "DermHybridDicomDead": (jobs("dead", "1x480"), set()),
@@ -226,6 +232,10 @@ def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:
             dicom("not_taken_total", "0x380 1+1x100", kind="service-busy"),
             {"DermHybridDicomQueueFailing"},
         ),
+        (dicom("associations_ended_total", "0x400 1x80", reason="rejected"), TURNED_AWAY),
+        ({f'{REQUESTS}{{{STUDIES}, status="408"}}': "0x400 1x80"}, TURNED_AWAY),
+        # What is no photograph is nobody's who was turned away.
+        ({f'{REQUESTS}{{{STUDIES}, status="422"}}': "0+1x480"}, set()),
         # The archive is away: each of a thousand jobs is tried again every five minutes.
         (
             {**jobs("answered", "0x380 1000x100"), **undelivered("0x380 0+200x100")},

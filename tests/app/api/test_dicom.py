@@ -302,6 +302,10 @@ def test_a_camera_sends_to_the_service_itself(ward: Ward) -> None:
     assert b'"caller":"ae:CAMERA@127.0.0.1"' in audit
     too_long = make_dataset(lesion(3, 1000, 800))
     assert send(ward.listener_port, too_long) is None
+    metrics = httpx2.get(f"{ward.service.url}/metrics", timeout=30).text
+    for reason in ("rejected", "object-too-long"):
+        counted = f'dermhybrid_dicom_associations_ended_total{{reason="{reason}"}} 1.0'
+        assert counted in metrics
     assert send(ward.listener_port, photograph) == 0
 
 
@@ -373,6 +377,42 @@ def test_the_archive_is_waited_for(tiny_models: Path, tmp_path: Path) -> None:
             until(lambda: httpx2.get(job_url, timeout=30).json()["state"] == "stored")
             assert orthanc.count() == {"SR": 1, "OT": 1}
     assert not re.search(b"Roe", (tmp_path / "queue" / "jobs.sqlite").read_bytes())
+
+
+def test_the_runbooks_command_tries_all_dead_jobs_again(tiny_models: Path, tmp_path: Path) -> None:
+    (command,) = re.findall(
+        r"^curl .*?retry$",
+        (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    require_program("jq")
+    with service(
+        tiny_models,
+        tmp_path,
+        DICOM_STORE_PEER="ORTHANC@127.0.0.1:1",
+        DICOM_MAX_ATTEMPTS="1",
+    ) as running:
+        running.start()
+        running.wait()
+        for _ in range(3):
+            data = to_bytes(make_dataset())
+            url = f"{running.url}/dicom/studies"
+            httpx2.post(url, content=data, headers=DICOM, timeout=60).raise_for_status()
+
+        def number(state: str) -> int:
+            found = httpx2.get(f"{running.url}/dicom/jobs", params={"state": state}, timeout=30)
+            return len(found.json()["jobs"])
+
+        until(lambda: number("dead") == 3)
+        running.kill(signal.SIGTERM)
+        with run_orthanc(tmp_path) as orthanc:
+            running.settings["DICOM_STORE_PEER"] = f"ORTHANC@127.0.0.1:{orthanc.dicom_port}"
+            running.start()
+            running.wait()
+            here = command.replace("http://", "").replace("localhost:8000", running.url)
+            subprocess.run(["bash", "-ec", here], check=True)
+            until(lambda: number("stored") == 3)
+            assert orthanc.count() == {"SR": 3, "OT": 3}
 
 
 def test_kills_lose_nothing_and_double_nothing(tiny_models: Path, tmp_path: Path) -> None:

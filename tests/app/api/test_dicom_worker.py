@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydicom.dataset import Dataset
 from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from app.domain.errors import DicomQueueError, ServiceBusyError
 from app.interop.dicom_jobs import State
-from app.interop.dicom_queue import JobQueue
+from app.interop.dicom_queue import MAX_STARTS, JobQueue
 from app.main import create_app
 from app.settings import Settings
 from tests.dicom_photographs import make_dataset, to_bytes
@@ -45,6 +47,16 @@ def await_first_attempt(client: TestClient, job: dict[str, Any]) -> dict[str, An
     """The job when it has failed once."""
     give_up = time.monotonic() + 120
     while not job["attempts"]:
+        assert time.monotonic() < give_up, job
+        time.sleep(0.1)
+        job = client.get(f"/dicom/jobs/{job['id']}").json()
+    return job
+
+
+def await_first_end(client: TestClient, job: dict[str, Any]) -> dict[str, Any]:
+    """The job when it is given up."""
+    give_up = time.monotonic() + 120
+    while job["state"] != "dead":
         assert time.monotonic() < give_up, job
         time.sleep(0.1)
         job = client.get(f"/dicom/jobs/{job['id']}").json()
@@ -183,6 +195,79 @@ def store(port: int, dataset: Dataset) -> int | None:
     finally:
         association.release()
     return status
+
+
+def test_dead_jobs_are_listed_and_tried_again(tiny_models: Path, tmp_path: Path) -> None:
+    settings = settings_of(tiny_models, tmp_path).model_copy(update={"dicom_max_attempts": 1})
+    with TestClient(create_app(settings)) as client:
+        (job, other) = (await_first_end(client, send_photograph(client)) for _ in range(2))
+        listed = client.get("/dicom/jobs", params={"state": "dead"}).json()
+        newest = client.get("/dicom/jobs", params={"state": "dead", "limit": 1}).json()
+        none = client.get("/dicom/jobs", params={"state": "waiting"}).json()
+        again = client.post(f"/dicom/jobs/{job['id']}/retry")
+        dead = await_first_end(client, again.json())
+        failed = count(client, "failures_total", kind="dicom-delivery", outcome="dead")
+        unknown = client.post(f"/dicom/jobs/{'0' * 32}/retry")
+        refused = [
+            client.get(f"/dicom/jobs{query}").status_code
+            for query in ("", "?state=gone", "?state=dead&limit=1001")
+        ]
+    assert listed["jobs"] == [other, job]
+    assert "not a medical device" in listed["notice"].lower()
+    assert (newest["jobs"], none["jobs"]) == ([other], [])
+    assert again.status_code == 202
+    assert again.json() == {**job, "state": "answered", "attempts": 0, "updated": ANY}
+    assert (dead["state"], dead["updated"] > job["updated"], failed) == ("dead", True, 3)
+    assert unknown.status_code == 404
+    assert refused == [422] * 3
+
+
+def test_a_job_that_is_not_dead_is_not_tried_again(tiny_models: Path, tmp_path: Path) -> None:
+    with TestClient(create_app(settings_of(tiny_models, tmp_path))) as client:
+        job = await_first_attempt(client, send_photograph(client))
+        answer = client.post(f"/dicom/jobs/{job['id']}/retry")
+        assert client.get(f"/dicom/jobs/{job['id']}").json() == job
+    assert (answer.status_code, answer.json()["type"]) == (
+        409,
+        "urn:dermhybrid:problem:dicom-job-not-dead",
+    )
+
+
+def test_what_ends_the_process_each_time_is_counted_and_logged(
+    tiny_models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = JobQueue(tmp_path / "queue", max_waiting=9)
+    job = queue.put("1.2.3", to_bytes(make_dataset()), "key:pacs")
+    for _ in range(MAX_STARTS):
+        assert queue.start_next() is not None
+    queue.close()
+    with (
+        caplog.at_level(logging.WARNING),
+        TestClient(create_app(settings_of(tiny_models, tmp_path))) as client,
+    ):
+        found = await_first_end(client, {"id": job.id, "state": "waiting"})
+        counted = count(client, "failures_total", kind="process-ended", outcome="dead")
+    assert (found["state"], found["problem"], counted) == ("dead", "process-ended", 1)
+    (line,) = [record for record in caplog.records if record.message == "dicom job"]
+    assert {"state": "dead", "reason": "process-ended"}.items() <= line.__dict__.items()
+
+
+def test_callers_that_the_listener_turns_away_are_counted(
+    tiny_models: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    update = {"dicom_listen_port": port, "dicom_calling_aes": "ARCHIVE"}
+    settings = settings_of(tiny_models, tmp_path).model_copy(update=update)
+    with TestClient(create_app(settings)) as client:
+        camera = AE(ae_title="CAMERA")
+        camera.add_requested_context(Verification)
+        rejected = camera.associate("127.0.0.1", port, ae_title="DERMHYBRID")
+        counts = [
+            count(client, "associations_ended_total", reason=reason)
+            for reason in ("rejected", "object-too-long")
+        ]
+    assert rejected.is_rejected
+    assert counts == [1, 0]
 
 
 def test_a_stop_waits_for_the_job_at_hand(

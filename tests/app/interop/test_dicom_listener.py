@@ -20,7 +20,11 @@ CALLING_NOT_RECOGNISED = "Reason: Calling AE Title Not Recognized"
 
 
 class Taken(list[tuple[bytes, str]]):
-    """What has come, and from whom."""
+    """What has come, and from whom; and why associations were ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[str] = []
 
     def take(self, instance: bytes, sender: str) -> None:
         self.append((instance, sender))
@@ -33,7 +37,7 @@ def listening(
     taken, port = Taken(), free_port()
     context = None if tls is None else listen_with_tls(*tls)
     door = Door("DERMHYBRID", ("127.0.0.1", port), titles, context)
-    listener = StorageListener(door, 10_000_000, taken.take)
+    listener = StorageListener(door, 10_000_000, taken.take, taken.ended.append)
     try:
         yield port, taken
     finally:
@@ -91,6 +95,7 @@ def test_whoever_is_not_on_the_list_is_rejected_by_name(
     assert [sender for _, sender in taken] == ["ae:CAMERA-1@127.0.0.1", "ae:PACS@127.0.0.1"]
     records = [record for record in caplog.records if record.message == "association rejected"]
     assert len(records) == 3
+    assert taken.ended == ["rejected"] * 3
     assert "Roe" not in caplog.text
 
 

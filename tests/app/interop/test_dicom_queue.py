@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.errors import DicomJobNotFoundError, DicomQueueError, ServiceBusyError
+from app.domain.errors import (
+    DicomJobNotDeadError,
+    DicomJobNotFoundError,
+    DicomQueueError,
+    ServiceBusyError,
+)
 from app.interop.dicom_jobs import State
 from app.interop.dicom_queue import DATABASE_NAME, MAX_STARTS, MAX_WAIT_SECONDS, JobQueue
 
@@ -148,12 +153,63 @@ def test_a_job_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -> No
     queue = JobQueue(tmp_path, max_waiting=3)
     job = queue.put("1.2.3", b"photograph", CALLER)
     for _ in range(MAX_STARTS):
+        assert queue.end_crashing() == []
         assert queue.start_next() is not None
         queue.close()
         queue = JobQueue(tmp_path, max_waiting=3)
+    (dead,) = queue.end_crashing()
+    assert (dead.id, dead.state, dead.problem) == (job.id, State.DEAD, "process-ended")
     assert queue.start_next() is None
-    dead = queue.get(job.id)
-    assert (dead.state, dead.problem) == (State.DEAD, "process-ended")
+    assert queue.end_crashing() == []
+    assert queue.retry(job.id).state is State.WAITING  # and it has all of its starts again
+    assert queue.end_crashing() == []
+    queue.close()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_dead_job_can_be_tried_again_and_no_other(queue: JobQueue, answered: bool) -> None:
+    job = queue.put("1.2.3", b"photograph", CALLER)
+    if answered:
+        queue.keep_results(job.id, RESULTS)
+    with pytest.raises(DicomJobNotDeadError, match=r"answered|waiting"):
+        queue.retry(job.id)
+    queue.end(job.id, State.DEAD, "dicom-delivery")
+    revived = queue.retry(job.id)
+    assert (revived.attempts, revived.caller) == (0, CALLER)
+    assert revived.state is (State.ANSWERED if answered else State.WAITING)
+    assert queue.start_next() == revived
+    assert queue.photograph(job.id) == b"photograph"
+    assert queue.results(job.id) == ([b"report", b"heatmap"] if answered else [])
+    queue.end(job.id, State.DEAD, "dicom-delivery")
+    queue.discard_dead(max_age_seconds=0, max_number=9)
+    with pytest.raises(DicomJobNotDeadError, match="sent again"):
+        queue.retry(job.id)
+    with pytest.raises(DicomJobNotFoundError):
+        queue.retry("0" * 32)
+
+
+def test_a_dead_job_waits_for_a_place_to_be_tried_again(queue: JobQueue) -> None:
+    job = queue.put("1.2.0", b"photograph", CALLER)
+    queue.end(job.id, State.DEAD, "dicom-delivery")
+    for number in range(1, 4):
+        queue.put(f"1.2.{number}", b"photograph", CALLER)
+    with pytest.raises(ServiceBusyError):
+        queue.retry(job.id)
+    assert queue.get(job.id).state is State.DEAD
+
+
+def test_jobs_are_listed_by_state_the_newest_change_first(tmp_path: Path) -> None:
+    queue = JobQueue(tmp_path, max_waiting=9)
+    jobs = [queue.put(f"1.2.{number}", b"photograph", CALLER) for number in range(4)]
+    queue.keep_results(jobs[2].id, RESULTS)
+    for number in (3, 0, 2):
+        queue.end(jobs[number].id, State.DEAD, "dicom-delivery")
+    listed = queue.list_newest(State.DEAD, 9)
+    assert [job.id for job in listed] == [jobs[number].id for number in (2, 0, 3)]
+    assert [len(job.result_uids) for job in listed] == [2, 0, 0]
+    assert queue.list_newest(State.DEAD, 2) == listed[:2]
+    assert [job.id for job in queue.list_newest(State.WAITING, 9)] == [jobs[1].id]
+    assert queue.list_newest(State.STORED, 9) == []
     queue.close()
 
 
