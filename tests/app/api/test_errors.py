@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from fastapi.testclient import TestClient
 from starlette.types import Message
 
 from app.access.scopes import Scope
-from app.api.errors import status_of
+from app.api.errors import kind_of, status_of
 from app.api.guard import requires
 from app.domain.errors import DermHybridError
 from app.main import create_app
 from app.settings import Settings
+from tests.conftest import REPOSITORY
 
 
 def descendants(error: type[DermHybridError]) -> list[type[DermHybridError]]:
@@ -27,6 +29,20 @@ def descendants(error: type[DermHybridError]) -> list[type[DermHybridError]]:
 @pytest.mark.parametrize("error", descendants(DermHybridError), ids=lambda e: e.__name__)
 def test_every_domain_error_has_a_status(error: type[DermHybridError]) -> None:
     assert 400 <= status_of(error.__new__(error)) < 600
+
+
+NEVER_ANSWERED = {
+    *("settings-refused", "access-configuration", "tracing-unavailable"),  # they stop the start
+    *("audit-damaged", "dicom-delivery"),  # a command's; a job's
+}
+
+
+def test_the_readme_has_every_problem_that_a_caller_may_meet() -> None:
+    leaves = [e for e in descendants(DermHybridError) if not e.__subclasses__()]
+    kinds = {kind_of(e.__new__(e)) for e in leaves if e.__module__ == DermHybridError.__module__}
+    table = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("`type` ends in")[1]
+    documented = set(re.findall(r"`([a-z-]+)`", table.split("\n\n")[0]))
+    assert kinds - documented == NEVER_ANSWERED
 
 
 def test_an_unlisted_branch_is_noticed() -> None:
