@@ -38,7 +38,7 @@ def model_card(manifest: Manifest) -> str:
         f"{' with spatial attention' if manifest.has_attention else ''} beside a small CNN, after "
         "Baliyan, Tomar and Dixit, *A Hybrid Deep Learning Model to Improve Skin Cancer "
         "Classification*. It takes one dermatoscopic image (224 x 224) and gives a probability "
-        "for each of seven classes:",
+        f"for each of seven classes{_MIRRORED if training.recipe.get('mirrored') else ''}:",
         "",
         *classes,
         "",
@@ -162,6 +162,7 @@ def _rules(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
     return ["## When an answer is reported", "", *rules_lines(rules, metrics)] if rules else []
 
 
+_MIRRORED: Final = ", the mean of its answers to the image and to the three that mirrors make of it"
 _LEAK: Final = {
     "lesion": ", no lesion in two parts",
     "paper": "; by image, so that photographs of one lesion fall into several parts and the "

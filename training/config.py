@@ -151,6 +151,8 @@ class Recipe:
         plateau_patience: Epochs without a better validation loss that lower the rate.
         plateau_factor: What the rate is then multiplied by.
         precision: Keras dtype policy.
+        mirrored: The artifact answers with the mean of its answers to an image and to the three
+            that mirrors make of it (test-time augmentation), at four times the work.
         protocol: The split that the run is made for.
         seed: Of initial weights, order of images, augmentation and dropout.
     """
@@ -185,6 +187,7 @@ class Recipe:
     plateau_patience: int = 5
     plateau_factor: float = 0.2
     precision: Precision = Precision.FLOAT32
+    mirrored: bool = False
     protocol: Protocol = Protocol.LESION
     seed: int = 20180814
 

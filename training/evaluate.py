@@ -67,7 +67,11 @@ def load_graph(run: Path) -> InferenceGraph:
         )
     model = _load_best(run, MODEL_INPUT_SIZE)
     calibration = read_calibration(run)
-    return InferenceGraph(model, calibration.temperature if calibration else 1.0)
+    return InferenceGraph(
+        model,
+        calibration.temperature if calibration else 1.0,
+        mirrored=read_run_owner(run).recipe.mirrored,
+    )
 
 
 def _load_best(run: Path, image_size: int) -> keras.Model:

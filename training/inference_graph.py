@@ -10,6 +10,10 @@ Grad-CAM weighs the maps that enter the average pooling by the gradient of a cla
 Behind a pooling that gradient is the head's Jacobian at the pooled vector over 49, which
 for two ReLU layers is a product of three matrices: no backward pass through the backbone.
 
+A mirrored graph asks the hybrid about an image and its three mirrorings at once, and answers with
+the mean of the logits and of the features, and of the maps, mirrored back: Grad-CAM is linear in
+the logit that it explains. So an answer is the same however a picture is mirrored.
+
 Weights are stored once. Matrices and kernels are stored in half precision and computed with
 in float32; vectors (biases, normalisation) stay in float32.
 """
@@ -23,6 +27,8 @@ from app.domain.images import MODEL_INPUT_SIZE
 from training.architectures import ATTENTION, BACKBONE_MAPS, FEATURES, HEAD_LAYERS
 
 SIGNATURE: Final = "serving_default"
+_ROWS_AXIS: Final = {"class_activation": 2, "attention": 1}
+"""Of outputs that are maps."""
 
 
 class InferenceGraph(tf.Module):
@@ -33,15 +39,18 @@ class InferenceGraph(tf.Module):
         num_parameters: Values in the model, as Keras counts them.
     """
 
-    def __init__(self, model: keras.Model, temperature: float = 1.0) -> None:
+    def __init__(
+        self, model: keras.Model, temperature: float = 1.0, *, mirrored: bool = False
+    ) -> None:
         """Copy a model's weights.
 
         Args:
             model: From `build_hybrid` at 224 pixels, under the float32 policy.
             temperature: What logits are divided by before the softmax (calibration).
+            mirrored: Answer for the image and its three mirrorings together.
         """
         super().__init__(name="dermhybrid")
-        self._temperature = temperature
+        self._temperature, self._mirrored = temperature, mirrored
         names = {layer.name for layer in model.layers}
         self.has_attention = ATTENTION in names
         self.num_parameters = int(model.count_params())
@@ -79,19 +88,24 @@ class InferenceGraph(tf.Module):
         mapping = list(zip(self._sources.value, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
             view = self._view.value
+            if self._mirrored:
+                image = tf.concat(_mirrorings(image, rows_axis=1), axis=0)
             layers = view(tf.cast(image, tf.float32) / 255.0, training=False)
             kernels = [_kernel(view, name) for name in HEAD_LAYERS]
             maps = layers[BACKBONE_MAPS]
             weights = _channel_weights(layers, kernels, num_channels=maps.shape[-1])
-        logits = layers[HEAD_LAYERS[2]]
         outputs = {
-            "logits": logits,
-            "probabilities": tf.nn.softmax(logits / self._temperature),
+            "logits": layers[HEAD_LAYERS[2]],
             "class_activation": tf.einsum("bhwk,bck->bchw", maps, weights),
             "features": layers[FEATURES],
         }
         if self.has_attention:
             outputs["attention"] = tf.squeeze(layers[ATTENTION], axis=3)
+        if self._mirrored:
+            outputs = {
+                name: _mean(values, _ROWS_AXIS.get(name)) for name, values in outputs.items()
+            }
+        outputs["probabilities"] = tf.nn.softmax(outputs["logits"] / self._temperature)
         return outputs
 
 
@@ -101,6 +115,26 @@ def stored_variables(model: keras.Model) -> list[keras.Variable]:
     TensorFlow's dropout seeds are among them (int64): published artifacts hold those too.
     """
     return [variable for variable in model.variables if variable.dtype != "uint32"]
+
+
+def _mirrorings(values: tf.Tensor, rows_axis: int) -> list[tf.Tensor]:
+    """Values as they are, upside down, left to right, and both; columns come after rows."""
+    before = (slice(None),) * rows_axis
+    turned = slice(None, None, -1)
+    return [
+        values,
+        values[(*before, turned)],
+        values[(*before, slice(None), turned)],
+        values[(*before, turned, turned)],
+    ]
+
+
+def _mean(values: tf.Tensor, rows_axis: int | None) -> tf.Tensor:
+    """The mean over the four mirrorings of each image; maps, which have rows, are mirrored back."""
+    groups = tf.unstack(tf.reshape(values, [4, -1, *values.shape[1:]]))
+    if rows_axis is not None:
+        groups = [_mirrorings(group, rows_axis)[index] for index, group in enumerate(groups)]
+    return tf.add_n(groups) / 4.0
 
 
 class _Untracked:

@@ -10,11 +10,15 @@ import tensorflow as tf
 
 from app.domain.golden import check_outputs
 from app.domain.heatmaps import grad_cam_heatmap
+from app.domain.manifest import Runtime
+from app.inference.runtimes import engine_maker
 from app.inference.tensorflow_engine import TensorFlowEngine
 from training.architectures import BACKBONE_MAPS, build_hybrid
+from training.artifacts import assign_stored
 from training.config import Backbone, CnnReduction, Recipe
 from training.export import save_graph
 from training.inference_graph import InferenceGraph
+from training.readme import newest_artifact
 from training.synthetic import draw_lesion
 
 RESNET = Recipe(
@@ -87,6 +91,42 @@ def test_saved_graph_answers_like_keras_and_its_maps_are_grad_cam(
 
     size = sum(path.stat().st_size for path in (tmp_path / "model").rglob("*") if path.is_file())
     assert size <= 4.1 * model.count_params() + 5e6
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
+def test_a_mirrored_graph_answers_with_the_mean_over_the_four_mirrorings(
+    tmp_path: Path, runtime: Runtime
+) -> None:
+    model = build_hybrid(LITE, 224)
+    assign_stored(model, newest_artifact("cnn_efficientnet_lite0"))  # random weights see no lesion
+    save_graph(InferenceGraph(model, TEMPERATURE), tmp_path / "plain")
+    save_graph(InferenceGraph(model, TEMPERATURE, mirrored=True), tmp_path / "mirrored")
+    plain = TensorFlowEngine(tmp_path / "plain")
+    engine = engine_maker(runtime)(tmp_path / "mirrored")
+    images = IMAGES.copy()
+    images[:, :80], images[:, :, 150:] = 0, 255  # no two mirrorings of it are alike
+    received = engine.predict(images)
+    check_outputs(received, 2, has_attention=True)
+
+    rows_and_columns: list[tuple[int, ...]] = [(), (-2,), (-1,), (-2, -1)]
+    views = [
+        plain.predict(np.flip(images, tuple(axis - 1 for axis in axes)))
+        for axes in rows_and_columns
+    ]
+    for name in ("logits", "features", "class_activation", "attention"):
+        back = [view[name] for view in views]
+        if name in ("class_activation", "attention"):
+            back = [np.flip(m, axes) for m, axes in zip(back, rows_and_columns, strict=True)]
+        expected = np.mean(back, axis=0)
+        spread = np.abs(back[0] - expected).max()
+        assert spread > 100 * np.finfo(np.float32).eps * np.abs(expected).max(), name
+        np.testing.assert_allclose(received[name], expected, atol=1e-2 * spread)
+    calibrated = tf.nn.softmax(received["logits"] / TEMPERATURE).numpy()
+    np.testing.assert_allclose(received["probabilities"], calibrated, atol=1e-6)
+
+    upside_down = engine.predict(np.ascontiguousarray(images[:, ::-1]))
+    np.testing.assert_allclose(upside_down["logits"], received["logits"], atol=1e-4)
     keras.backend.clear_session()
 
 

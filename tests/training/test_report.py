@@ -25,6 +25,9 @@ def test_a_card_names_the_artifacts_that_a_model_was_made_from(tmp_path: Path) -
     card = card_of(manifest, Recipe.from_json(values))
     assert "`big/3` taught it: 70% of the loss, temperature 2.5." in card
     assert "All weights began as those of `lite/1`." in card
+    assert "mirror" not in card
+    served = card_of(manifest, Recipe.from_json(values | {"mirrored": True}))
+    assert "seven classes, the mean of its answers to the image and to the three" in served
     mirrored = card_of(manifest, Recipe.from_json(values | {"teacher_mirrored": True}))
     assert "`big/3` taught it by the mean of its answers to four mirrorings: 70%" in mirrored
     assert "/home" not in card
