@@ -143,3 +143,22 @@ def test_a_run_is_judged_by_weights_between_its_own_and_its_initial_models(
     assert result.best_validation_accuracy == pytest.approx(
         measure_as_trained(run, data, Part.VALIDATION).accuracy.value, abs=1e-4
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_recipe_says_whether_its_artifact_is_mirrored(
+    data: PreparedData, tmp_path: Path, mirrored: bool
+) -> None:
+    recipe = replace(TINY, mirrored=mirrored, stages=(Stage(32, 1, 1e-2, 1),))
+    fit(recipe, data, tmp_path / "run")
+    graph = load_graph(tmp_path / "run")
+    # As far as its one step has taken it, the network sees which way is up in noise alone.
+    image = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    image[:, :112] //= 2
+    upright, turned = (
+        graph.serve(tf.constant(picture))["logits"].numpy() for picture in (image, image[:, ::-1])
+    )
+    change, rounding = np.abs(upright - turned).max(), 1e-5 * np.abs(upright).max()
+    assert (change < rounding) == mirrored
