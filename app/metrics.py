@@ -72,6 +72,7 @@ class Metrics:
     Attributes:
         requests: Finished requests by method, route template and status.
         request_seconds: Their duration by method and route template.
+        batch_images: Images of batches, by route template and the status of their line.
         in_flight: Requests being answered now.
         stage_seconds: Duration of queue, decode, inference, explain and encode, by model version.
         batch_size: Images that a model was given at once.
@@ -119,6 +120,12 @@ class Metrics:
             "a batch counts by itself. service-busy was shed, deadline-exceeded has expired, "
             "client-closed-request was cancelled by its caller.",
             ("route", "problem"),
+            registry=self.registry,
+        )
+        self.batch_images = Counter(
+            "dermhybrid_batch_images_total",
+            "Images of batches by the status of their line: what /predict would have answered.",
+            ("route", "status"),
             registry=self.registry,
         )
         self.in_flight = Gauge(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import anyio
@@ -32,6 +33,7 @@ from app.domain.heatmaps import HeatmapRequest
 from app.inference.served import Served
 from app.tracing import IMAGE_INDEX
 
+BATCH_PATH: Final = "/predict/batch"
 NDJSON_MEDIA_TYPE: Final = "application/x-ndjson"
 
 router = APIRouter(tags=["prediction"], dependencies=[requires(Permission.PREDICT)])
@@ -127,9 +129,14 @@ class _Lines(Response):
         except Exception as error:  # noqa: BLE001  the other images have their own fate
             problem = unexpected_problem(error)
         else:
-            return _joined(index, 200, b"answer", body)
-        self._services.metrics.problems.labels("/predict/batch", problem.kind).inc()
+            self._count(HTTPStatus.OK)
+            return _joined(index, HTTPStatus.OK, b"answer", body)
+        self._count(problem.status_code)
+        self._services.metrics.problems.labels(BATCH_PATH, problem.kind).inc()
         return _joined(index, problem.status_code, b"problem", bytes(problem.body))
+
+    def _count(self, status: int) -> None:
+        self._services.metrics.batch_images.labels(BATCH_PATH, str(int(status))).inc()
 
 
 async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[list[UploadFile]]:
@@ -156,7 +163,7 @@ async def get_uploads(request: Request, services: ServicesDep) -> AsyncIterator[
 
 
 @router.post(
-    "/predict/batch",
+    BATCH_PATH,
     summary="Classify many dermatoscopic images",
     response_class=_Lines,
     status_code=200,

@@ -75,6 +75,9 @@ def constant(metric: str, value: float) -> dict[str, str]:
     return {metric: f"{value}x{EIGHT_HOURS}"}
 
 
+BATCH_IMAGES = (
+    'dermhybrid_batch_images_total{job="dermhybrid", instance="a", route="/predict/batch"'
+)
 STUDIES = 'job="dermhybrid", instance="a", method="POST", route="/dicom/studies"'
 TURNED_AWAY = {"DermHybridDicomTurnedAway"}
 SELF_TEST = f"dermhybrid_self_test_passed{{{MODEL}}}"
@@ -236,6 +239,15 @@ def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:
         ({f'{REQUESTS}{{{STUDIES}, status="408"}}': "0x400 1x80"}, TURNED_AWAY),
         # What is no photograph is nobody's who was turned away.
         ({f'{REQUESTS}{{{STUDIES}, status="422"}}': "0+1x480"}, set()),
+        # Each image of a batch is a prediction, though their requests have 200.
+        (
+            {
+                f'{BATCH_IMAGES}, status="200"}}': "0+700x480",
+                f'{BATCH_IMAGES}, status="503"}}': "0+300x480",
+            },
+            {"DermHybridErrorsFast", "DermHybridErrorsSlow"},
+        ),
+        ({f'{BATCH_IMAGES}, status="422"}}': "0+9000x480"}, set()),
         # The archive is away: each of a thousand jobs is tried again every five minutes.
         (
             {**jobs("answered", "0x380 1000x100"), **undelivered("0x380 0+200x100")},

@@ -4,10 +4,12 @@ import asyncio
 import json
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
@@ -33,6 +35,19 @@ def lines(answer: Response) -> list[dict[str, Any]]:
     return sorted(found, key=lambda line: line["index"])
 
 
+def counted(client: TestClient) -> Counter[str]:
+    """Images of batches so far, by the status of their lines."""
+    assert isinstance(client.app, FastAPI)
+    (family,) = client.app.state.services.metrics.batch_images.collect()
+    return Counter(
+        {
+            sample.labels["status"]: int(sample.value)
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+    )
+
+
 def test_each_image_is_answered_as_predict_does(client: TestClient) -> None:
     images = [encode_png(draw_lesion(seed, 2, 160, 120 + seed)) for seed in range(20)]
     found = lines(client.post("/predict/batch", files=files(*images)))
@@ -51,6 +66,7 @@ def test_each_image_is_answered_as_predict_does(client: TestClient) -> None:
 def test_a_bad_image_fails_alone(client: TestClient, lesion_png: bytes) -> None:
     tiny = encode_png(draw_lesion(1, 2, 50, 50))
     uploads = files(lesion_png, b"Dear colleague", tiny, b"", lesion_png)
+    before = counted(client)
     answer = client.post(
         "/predict/batch", files=uploads, params={"model": ATTENTION_MODEL, "heatmap": "false"}
     )
@@ -61,6 +77,7 @@ def test_a_bad_image_fails_alone(client: TestClient, lesion_png: bytes) -> None:
     kinds = [line["problem"]["type"].rsplit(":", 1)[1] for line in found[1:4]]
     assert kinds == ["image-format", "image-too-small", "image-empty"]
     assert found[1]["problem"]["request_id"] == answer.headers["x-request-id"]
+    assert counted(client) - before == Counter({"200": 2, "422": 2, "415": 1})
 
 
 def test_a_batchs_heatmaps_are_of_the_class_and_method_asked_for(
