@@ -128,6 +128,8 @@ class Metrics:
             ("route", "status"),
             registry=self.registry,
         )
+        for status in (200, 500, 503, 504):  # from 0 on: an increase from nothing is none
+            self.batch_images.labels("/predict/batch", status)
         self.in_flight = Gauge(
             "dermhybrid_http_requests_in_flight",
             "HTTP requests being answered.",
@@ -220,7 +222,7 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
-        for outcome in ("stored", "failed"):  # from 0 on: an increase from nothing is none
+        for outcome in ("stored", "failed"):
             self.fhir_stored.labels(outcome)
         self.dicom = DicomMetrics(self.registry)
         self.trace_spans_lost = Counter(
