@@ -89,6 +89,7 @@ LITE_EFFICIENTNET_LITE0_MIRRORED: Final = replace(
     initial_model="models/cnn_efficientnet_lite0/3",
     teacher="models/cnn_efficientnet_lite0/3",
     teacher_mirrored=True,
+    mirrored=True,
     distillation_weight=0.5,
     distillation_temperature=2.0,
     seed=LITE_EFFICIENTNET_LITE0.seed + 3,
