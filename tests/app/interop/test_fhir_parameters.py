@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -49,6 +50,19 @@ def test_an_image_is_enough() -> None:
 def test_base64_may_have_white_space() -> None:
     lines = {"contentType": "image/png", "data": " cGl4\r\n\tZWxz\n"}
     assert read_parameters(parameters({**IMAGE, "valueAttachment": lines})).image == b"pixels"
+
+
+def test_white_space_between_all_characters_takes_little_memory() -> None:
+    # Split at its white space, it was a string of each character: 60 times the body.
+    data = " ".join(base64.b64encode(b"p" * 300_000).decode())
+    body = parameters({**IMAGE, "valueAttachment": {"contentType": "image/png", "data": data}})
+    tracemalloc.start()
+    try:
+        assert len(read_parameters(body).image) == 300_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(body)
 
 
 def attachment(**content: Any) -> bytes:
