@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from tests.bench.soak import RESULTS, SHARE
+from tests.bench.soak import RESULTS, SHARE, superseded
 
 PAGE: Final = Path("docs/capacity.md")
 EXAMPLES: Final = (
@@ -83,8 +83,8 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "",
                 "## Measured",
                 "",
-                f"One replica ({results['hardware']}; default model in OpenVINO, heatmap and audit "
-                "log included):",
+                f"One replica ({results['hardware']}; `{results['model']}` in OpenVINO, heatmap "
+                "and audit log included):",
                 "",
                 "| | |",
                 "|---|---|",
@@ -100,6 +100,7 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "The client of that measurement was on the same cores. Another processor, "
                 "other models, the ensemble or larger pictures give other figures: run `make soak` "
                 "on the machine that will serve.",
+                *superseded(results),
                 "",
                 "## Planned",
                 "",

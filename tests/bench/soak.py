@@ -19,7 +19,7 @@ from tests.bench.connections import HOST, connect
 from tests.bench.servers import READY, Call, Server, raw_call, serve_project
 from training.hardware import describe_hardware
 from training.provenance import running_code
-from training.readme import MODELS
+from training.readme import MODELS, served
 
 RESULTS: Final = Path("docs/results/soak.json")
 PAGE: Final = Path("docs/soak.md")
@@ -66,6 +66,7 @@ def main(
         found = soak(server, raw_call(example_jpeg()), round(minutes * 60 / interval), interval)
     results = {
         "hardware": f"{describe_hardware()}, {platform.system()}",
+        "model": default_model(),
         "git_commit": running_code().git_commit,
         "note": note,
         "audit_bytes_per_answer": audit_bytes_per_answer(audit),
@@ -73,6 +74,23 @@ def main(
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results, PAGE)
+
+
+def default_model() -> str:
+    """`name@version` of the committed model that answers where none is named."""
+    manifest = served()[0]
+    return f"{manifest.name}@{manifest.version}"
+
+
+def superseded(results: dict[str, Any]) -> list[str]:
+    """A sentence where the figures are of another model than the one that answers by now."""
+    now = default_model()
+    if results["model"] == now:
+        return []
+    return [
+        f"The default model is `{now}` by now, and these figures are not of it: run `make soak` "
+        "before you rely on them."
+    ]
 
 
 def soak(server: Server, call: Call, num_intervals: int, seconds: float) -> dict[str, Any]:
@@ -192,9 +210,10 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 f"Made by `make soak`: {results['hardware']}, commit `{results['git_commit']}`. "
                 f"{results['offered_per_second']:.1f} requests a second for {minutes:.0f} minutes, "
                 f"{SHARE:.0%} of the {results['capacity_per_second']:.1f} that {CAPACITY_CALLERS} "
-                "callers got straight before; one drawn JPEG of 600 x 450 pixels, the default "
-                "model in OpenVINO, heatmap and audit log included. The client is on the same "
-                "machine and takes its share of the processor.",
+                "callers got straight before; one drawn JPEG of 600 x 450 pixels, "
+                f"`{results['model']}` in OpenVINO, heatmap and audit log included. The client is "
+                "on the same machine and takes its share of the processor.",
+                *superseded(results),
                 *([results["note"]] if results["note"] else []),
                 "",
                 f"Answers: {answered}; {lost} lost. `/health/ready` was asked {len(intervals)} "

@@ -14,7 +14,7 @@ from app.audit_chain import read_head
 from tests.bench import capacity, soak
 from tests.bench.__main__ import example_jpeg
 from tests.bench.servers import raw_call, serve_project
-from tests.bench.soak import audit_bytes_per_answer, steady, write_page
+from tests.bench.soak import audit_bytes_per_answer, default_model, steady, write_page
 from tests.conftest import REPOSITORY
 from tests.ports import free_port
 
@@ -48,6 +48,7 @@ def test_every_request_of_a_soak_is_counted_in_its_interval(
     (tmp_path / "images").mkdir()
     results = {
         "hardware": "",
+        "model": "tiny@1",
         "git_commit": "",
         "note": "A second one ran beside it.",
         "capacity_per_second": RATE / 0.7,
@@ -59,6 +60,9 @@ def test_every_request_of_a_soak_is_counted_in_its_interval(
     page = (tmp_path / "soak.md").read_text(encoding="utf-8")
     assert "Answers: 6 x 200; 0 lost." in page
     assert "A second one ran beside it." in page
+    assert f"The default model is `{default_model()}` by now" in page
+    write_page({**results, "model": default_model()}, tmp_path / "soak.md")
+    assert "by now" not in (tmp_path / "soak.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
