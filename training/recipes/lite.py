@@ -26,7 +26,8 @@ both: no share of them was better on the validation part than version 3, which s
 
 `fit lite-efficientnet-lite0-mirrored` goes on from version 3 for four epochs at 224 pixels and is
 taught by it: by the mean of version 3's answers to an image and to its three mirrorings, which is
-better than any one of them.
+better than any one of them. What is kept has 0.4 of version 3's weights, and answers for mirrorings
+together too (ADR-0032).
 
 `fit lite-efficientnet-lite0-by-image --data data/paper` is trained and measured on the paper's
 split, in which photographs of one lesion fall into several parts; `fit
@@ -90,6 +91,7 @@ LITE_EFFICIENTNET_LITE0_MIRRORED: Final = replace(
     teacher="models/cnn_efficientnet_lite0/3",
     teacher_mirrored=True,
     mirrored=True,
+    initial_share=0.4,
     distillation_weight=0.5,
     distillation_temperature=2.0,
     seed=LITE_EFFICIENTNET_LITE0.seed + 3,
