@@ -36,10 +36,12 @@ from tests.deploy.containers import (
 from tests.dicom_photographs import make_dataset, to_bytes
 from tests.orthanc import Orthanc
 from tests.ports import free_port
+from training.readme import newest_artifact
 
 pytestmark = pytest.mark.skipif("IMAGE_TEST" not in os.environ, reason="make test-image")
 
 LOG = logging.getLogger(__name__)
+GOLDEN = REPOSITORY / newest_artifact("cnn_efficientnet_lite0") / "golden_input.png"
 READY_SECONDS = 600
 NUM_REQUESTS = 32
 
@@ -107,7 +109,7 @@ def test_it_answers_with_the_committed_models(container: tuple[str, str]) -> Non
     shown = httpx2.get(f"{address}/models").json()["models"]
     committed = {path.stem for path in models.iterdir() if path.suffix != ".md"}
     assert {model["name"] for model in shown} == committed
-    picture = (models / "cnn_efficientnet_lite0/3/golden_input.png").read_bytes()
+    picture = GOLDEN.read_bytes()
     for model in shown:
         version = models / model["name"] / str(model["version"]) / "manifest.json"
         described = version if version.exists() else models / f"{model['name']}.json"
@@ -172,7 +174,7 @@ def test_its_health_check_tells_the_port_where_it_listens(container: tuple[str, 
 
 
 def test_it_stops_without_losing_an_answer_and_its_record_goes_on_in_the_next(volumes: str) -> None:
-    picture = (REPOSITORY / "models/cnn_efficientnet_lite0/3/golden_input.png").read_bytes()
+    picture = GOLDEN.read_bytes()
 
     async def scenario(name: str, address: str) -> Counter[int]:
         limits = httpx2.Limits(max_connections=NUM_REQUESTS)

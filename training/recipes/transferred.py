@@ -19,7 +19,8 @@ balanced accuracy had fallen behind accuracy. What is kept lies halfway between 
 and those that were learnt: by the validation part it has the accuracy of the first and the balanced
 accuracy of the second (docs/experiments.md). Test part of protocol `lesion`, once: accuracy 0.7874,
 balanced accuracy 0.6649. Version 5's folder has left the tree since: `git checkout 9f553f2 --
-models/cnn_resnet50v2_attention/5` brings it back.
+models/cnn_resnet50v2_attention/5` brings it back, and `git checkout 009e4f9 --
+models/cnn_efficientnet_lite0/3` the teacher.
 
 `fit transferred-resnet50v2-attention-by-image --data data/paper --run RUN` is the same in float32
 and three epochs at 128 pixels on a split by image as the paper's. Its teacher,

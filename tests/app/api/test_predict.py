@@ -332,8 +332,8 @@ def test_real_images_are_answered_alike_at_a_reduced_scale(samples: list[Path]) 
         answers = engine.predict(np.stack([plain, reduced]))["probabilities"]
         changes.append(np.abs(answers[0] - answers[1]).max())
     # What the README states of 42 images.
-    assert np.median(changes) < 0.003
-    assert max(changes) < 0.1
+    assert np.median(changes) < 0.002
+    assert max(changes) < 0.04
 
 
 def test_a_jpeg_overlay_shows_what_the_png_shows(client: TestClient, lesion_png: bytes) -> None:
