@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from app.domain.images import MODEL_INPUT_SIZE
-from app.domain.labels import NUM_CLASSES
+from training.mirrors import mean_of_mirrorings, mirrorings
 
 Answers = Callable[[tf.Tensor], tf.Tensor]
 """(batch, 224, 224, 3) uint8 -> logits (batch, 7) float32."""
@@ -89,9 +89,7 @@ def mirrored(teacher: Answers) -> Answers:
     """
 
     def answer(images: tf.Tensor) -> tf.Tensor:
-        mirrors = [images, images[:, ::-1], images[:, :, ::-1], images[:, ::-1, ::-1]]
-        logits = teacher(tf.concat(mirrors, axis=0))
-        return tf.reduce_mean(tf.reshape(logits, (len(mirrors), -1, NUM_CLASSES)), axis=0)
+        return mean_of_mirrorings(teacher(mirrorings(images)))
 
     return answer
 

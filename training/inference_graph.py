@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from app.domain.images import MODEL_INPUT_SIZE
 from training.architectures import ATTENTION, BACKBONE_MAPS, FEATURES, HEAD_LAYERS
+from training.mirrors import mean_of_mirrorings, mirrorings
 
 SIGNATURE: Final = "serving_default"
 _ROWS_AXIS: Final = {"class_activation": 2, "attention": 1}
@@ -89,7 +90,7 @@ class InferenceGraph(tf.Module):
         with keras.StatelessScope(state_mapping=mapping):
             view = self._view.value
             if self._mirrored:
-                image = tf.concat(_mirrorings(image, rows_axis=1), axis=0)
+                image = mirrorings(image)
             layers = view(tf.cast(image, tf.float32) / 255.0, training=False)
             kernels = [_kernel(view, name) for name in HEAD_LAYERS]
             maps = layers[BACKBONE_MAPS]
@@ -103,7 +104,8 @@ class InferenceGraph(tf.Module):
             outputs["attention"] = tf.squeeze(layers[ATTENTION], axis=3)
         if self._mirrored:
             outputs = {
-                name: _mean(values, _ROWS_AXIS.get(name)) for name, values in outputs.items()
+                name: mean_of_mirrorings(values, _ROWS_AXIS.get(name))
+                for name, values in outputs.items()
             }
         outputs["probabilities"] = tf.nn.softmax(outputs["logits"] / self._temperature)
         return outputs
@@ -115,26 +117,6 @@ def stored_variables(model: keras.Model) -> list[keras.Variable]:
     TensorFlow's dropout seeds are among them (int64): published artifacts hold those too.
     """
     return [variable for variable in model.variables if variable.dtype != "uint32"]
-
-
-def _mirrorings(values: tf.Tensor, rows_axis: int) -> list[tf.Tensor]:
-    """Values as they are, upside down, left to right, and both; columns come after rows."""
-    before = (slice(None),) * rows_axis
-    turned = slice(None, None, -1)
-    return [
-        values,
-        values[(*before, turned)],
-        values[(*before, slice(None), turned)],
-        values[(*before, turned, turned)],
-    ]
-
-
-def _mean(values: tf.Tensor, rows_axis: int | None) -> tf.Tensor:
-    """The mean over the four mirrorings of each image; maps, which have rows, are mirrored back."""
-    groups = tf.unstack(tf.reshape(values, [4, -1, *values.shape[1:]]))
-    if rows_axis is not None:
-        groups = [_mirrorings(group, rows_axis)[index] for index, group in enumerate(groups)]
-    return tf.add_n(groups) / 4.0
 
 
 class _Untracked:
