@@ -87,7 +87,7 @@ class DicomJob(BaseModel):
             description="`waiting` for its answer; `answered`, and the results are to be stored; "
             "`stored`: done; `refused`: cannot be answered; `dead`: given up after many attempts; "
             "`discarded`: it was dead for too long, and what it held is gone. Sending the instance "
-            "again revives a dead or discarded one."
+            "again revives a dead or discarded one; a dead one can be tried again as it is, too."
         ),
     ]
     attempts: Annotated[int, Field(description="That failed.", ge=0)]
