@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import openvino
 import pytest
 import tensorflow as tf
 
@@ -20,8 +21,15 @@ from app.inference.runtimes import engine_maker
 from tests.tiny_artifact import write_tiny_artifact
 from training import quantize as quantization
 from training.export import verify
-from training.prepare import PreparedData
-from training.quantize import Answers, QuantizationError, compare, quantize, require_quality
+from training.prepare import Part, PreparedData
+from training.quantize import (
+    Answers,
+    QuantizationError,
+    compare,
+    quantize,
+    require_quality,
+    shift_logits,
+)
 
 COMMIT = "1" * 40
 FLOAT = np.float32
@@ -106,6 +114,33 @@ def test_the_form_is_in_8_bits_and_answers_nearly_as_float32(
 
     with pytest.raises(QuantizationError, match="has an 8-bit form"):
         quantize(artifact, data, lambda *_: None, git_commit=COMMIT)
+
+
+def test_rounding_does_not_move_the_mean_of_the_answers(
+    artifact: Path, data: PreparedData
+) -> None:
+    quantize(artifact, data, lambda *_: None, git_commit=COMMIT)
+    images = data.images[data.rows(Part.TRAIN)]  # fewer than the ranges may have
+    logits = [
+        load_model(artifact, engine_maker(runtime)).engine.predict(images)["logits"]
+        for runtime in ("openvino", "openvino-int8")
+    ]
+    scatter = np.abs(logits[1] - logits[0]).mean()
+    assert np.abs((logits[1] - logits[0]).mean(axis=0)).max() < 0.02 * scatter
+
+
+def test_shifted_logits_are_those_of_the_probabilities(artifact: Path) -> None:
+    model = openvino.Core().read_model(str(artifact))
+    images = np.full((2, 224, 224, 3), 90, np.uint8)
+    before = openvino.compile_model(model, "CPU")({"image": images})["logits"].copy()
+    shift = np.linspace(-3.0, 3.0, NUM_CLASSES, dtype=FLOAT)
+    shift_logits(model, shift)
+    assert len(model.outputs) == 4
+    after = openvino.compile_model(model, "CPU")({"image": images})
+    np.testing.assert_allclose(after["logits"], before + shift, atol=1e-4)
+    np.testing.assert_allclose(
+        after["probabilities"], tf.nn.softmax(before + shift).numpy(), atol=1e-5
+    )
 
 
 def test_a_form_that_answers_worse_is_not_written(
