@@ -40,8 +40,7 @@ def stages(bench: Bench) -> dict[str, Any]:
     """Medians of each stage of an answer without a server, by model and runtime, taking turns."""
     engines = {
         f"{folder.parent.name}@{folder.name}, {runtime}": engine_maker(runtime)(folder)
-        for folder in bench.artifacts
-        for runtime in bench.runtimes()
+        for folder, runtime in bench.forms()
     }
     watches = {name: bare.Stopwatch() for name in engines}
     for number in range(bench.rounds + 5):
@@ -63,9 +62,9 @@ def heatmaps(bench: Bench) -> dict[str, Any]:
 def latency(bench: Bench) -> dict[str, Any]:
     """Load at several concurrencies, with and without heatmap, by model and runtime."""
     found: dict[str, Any] = {}
-    for runtime in bench.runtimes():
+    for runtime, folders in bench.runtimes().items():
         with bench.project(runtime) as server:
-            for folder, with_heatmap in itertools.product(bench.artifacts, (True, False)):
+            for folder, with_heatmap in itertools.product(folders, (True, False)):
                 name = f"{folder.parent.name}@{folder.name}, {runtime}"
                 name += "" if with_heatmap else ", no heatmap"
                 call = bench.call(folder, heatmap=with_heatmap)

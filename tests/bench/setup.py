@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from app.domain.manifest import Runtime, read_manifest
 from tests.bench.servers import Call, raw_call, serve_project
@@ -46,12 +46,21 @@ class Bench:
         settings = {"models_dir": self.models, "runtime": runtime, **settings}
         return serve_project(next(self.ports), self.log(f"service {runtime}"), **settings)
 
-    def runtimes(self) -> list[Runtime]:
-        """Runtimes that have something of their own to run."""
-        quantized = any(read_manifest(folder)[0].quantized for folder in self.artifacts)
-        return (
-            ["tensorflow", "openvino", "openvino-int8"] if quantized else ["tensorflow", "openvino"]
-        )
+    def forms(self) -> list[tuple[Path, Runtime]]:
+        """Each artifact with each runtime that runs something of its own there."""
+        return [
+            (folder, runtime)
+            for folder in self.artifacts
+            for runtime in get_args(Runtime)
+            if runtime != "openvino-int8" or read_manifest(folder)[0].quantized
+        ]
+
+    def runtimes(self) -> dict[Runtime, list[Path]]:
+        """The artifacts that each runtime has something of its own to run of."""
+        found: dict[Runtime, list[Path]] = {}
+        for folder, runtime in self.forms():
+            found.setdefault(runtime, []).append(folder)
+        return found
 
     def call(self, folder: Path, *, heatmap: bool = True) -> Call:
         """A request that an artifact is to answer."""

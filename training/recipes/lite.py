@@ -27,9 +27,9 @@ both: no share of them was better on the validation part than version 3, which s
 `fit lite-efficientnet-lite0-mirrored` goes on from version 3 for four epochs at 224 pixels and is
 taught by it: by the mean of version 3's answers to an image and to its three mirrorings, which is
 better than any one of them. What is kept has 0.4 of version 3's weights, and answers for mirrorings
-together too (ADR-0032): versions 4 and 5, the latter with rules. Test part of protocol `lesion`,
-once: accuracy 0.8298, balanced accuracy 0.7683. Version 3's folder has left the tree since: `git
-checkout 009e4f9 -- models/cnn_efficientnet_lite0/3` brings it back.
+together too (ADR-0032): versions 4, 5 with rules, and 6 with an 8-bit form as well. Test part of
+protocol `lesion`, once: accuracy 0.8298, balanced accuracy 0.7683. Version 3's folder has left the
+tree since: `git checkout 009e4f9 -- models/cnn_efficientnet_lite0/3` brings it back.
 
 `fit lite-efficientnet-lite0-by-image --data data/paper` is trained and measured on the paper's
 split, in which photographs of one lesion fall into several parts; `fit
