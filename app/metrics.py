@@ -74,7 +74,8 @@ class Metrics:
         request_seconds: Their duration by method and route template.
         batch_images: Images of batches, by route template and the status of their line.
         in_flight: Requests being answered now.
-        stage_seconds: Duration of queue, decode, inference, explain and encode, by model version.
+        stage_seconds: Duration of receive, queue, decode, inference, explain, encode and store, by
+            model version.
         batch_size: Images that a model was given at once.
         problems: Failures that callers were told of, by route template and kind.
         queue_images: Images that wait in line, by model version.
@@ -137,7 +138,8 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "dermhybrid_stage_duration_seconds",
-            "Duration of a stage of a prediction: queue, decode, inference, explain, encode.",
+            "Duration of a stage of a prediction: receive (the body of /predict), queue, decode, "
+            "inference, explain, encode, store (on the FHIR server).",
             ("stage", "model", "version"),
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,

@@ -73,7 +73,7 @@ async def classify_lesion(
         heatmap = HeatmapQuery(query.heatmap, None, None, OverlayFormat.PNG).of(model)
         render = partial(render_bundle, query.image, query.context)
         body = await answer_image(services, model, query.image, heatmap, Question(), render)
-    return await respond_in_fhir(services, body, store=query.store)
+    return await respond_in_fhir(services, model.manifest, body, store=query.store)
 
 
 @router.get(

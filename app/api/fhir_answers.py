@@ -22,6 +22,7 @@ from app.interop.fhir_codes import FHIR_MEDIA_TYPE
 from app.interop.fhir_finding import Classified, Finding, ModelIdentity, Overlay
 from app.interop.fhir_references import REFERENCE_PATTERNS, Context
 from app.logs import request_id
+from app.metrics import Named
 
 FHIR_PREFIX: Final = "/fhir/"
 STORED_HEADER: Final = "X-FHIR-Stored"
@@ -129,8 +130,16 @@ def check_store(services: Services, context: Context | None, caller: Caller) -> 
         raise HTTPException(422, "Expected a subject: a stored answer without one is nobody's.")
 
 
-async def respond_in_fhir(services: Services, bundle: bytes, *, store: bool) -> Response:
+async def respond_in_fhir(
+    services: Services, model: Named, bundle: bytes, *, store: bool
+) -> Response:
     """The answer, once it is stored where that is asked for.
+
+    Args:
+        services: The application's parts.
+        model: Who answered.
+        bundle: The answer.
+        store: Whether it is to be stored.
 
     Raises:
         FhirServerError: It could not be stored.
@@ -138,7 +147,7 @@ async def respond_in_fhir(services: Services, bundle: bytes, *, store: bool) -> 
     response = Response(bundle, media_type=FHIR_MEDIA_TYPE, headers={"Vary": "Accept"})
     if store and services.fhir_server is not None:
         try:
-            with services.tracing.part("store"):
+            with services.stages.time("store", model):
                 response.headers[STORED_HEADER] = await services.fhir_server.store(bundle)
         except (FhirServerError, asyncio.CancelledError):
             # Cancelled where the server is silent for longer than the request may take.

@@ -96,10 +96,11 @@ async def predict(
         heatmap = asked.of(served)
         if store:
             check_store(services, context, get_caller(request))
-        upload = await read_image(request)
+        with services.stages.time("receive", served.manifest):
+            upload = await read_image(request)
         render = render_json if context is None else partial(render_bundle, upload, context)
         question = Question(tta=tta, frame=frame)
         body = await answer_image(services, served, upload, heatmap, question, render)
     if context is not None:
-        return await respond_in_fhir(services, body, store=store)
+        return await respond_in_fhir(services, served.manifest, body, store=store)
     return Response(body, media_type="application/json", headers={"Vary": "Accept"})

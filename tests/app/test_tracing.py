@@ -107,7 +107,7 @@ def test_a_request_is_one_trace_of_all_its_stages(
     stages = [span for span in spans if span is not request]
     # For a thread to decode in, for the model, and for a thread to draw in.
     queues = ["queue"] * 3
-    expected = sorted([*queues, "audit", "decode", "encode", "explain", "inference"])
+    expected = sorted([*queues, "receive", "audit", "decode", "encode", "explain", "inference"])
     assert sorted(span.name for span in stages) == expected
     assert {span.parent_id for span in stages} == {request.span_id}
     model = {"dermhybrid.model": PLAIN_MODEL, "dermhybrid.model.version": 2}
@@ -116,7 +116,7 @@ def test_a_request_is_one_trace_of_all_its_stages(
         assert not span.failed
         assert span.name == "audit" or model.items() <= span.attributes.items()
     begun = [span.name for span in sorted(stages, key=lambda span: span.start)]
-    order = ["decode", "inference", "audit", "explain", "encode"]
+    order = ["receive", "decode", "inference", "audit", "explain", "encode"]
     assert [name for name in begun if name != "queue"] == order
     (inference,) = [span for span in stages if span.name == "inference"]
     assert inference.attributes["dermhybrid.batch.size"] == 1

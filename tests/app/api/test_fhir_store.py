@@ -68,6 +68,7 @@ def test_a_stored_answer_is_on_the_server_once(
     assert ask(served, lesion_png, "another").headers["x-fhir-stored"] != place
     text = served.get("/metrics").text
     assert 'dermhybrid_fhir_stored_total{outcome="stored"} 3.0' in text
+    assert 'dermhybrid_stage_duration_seconds_count{model="light",stage="store",' in text
     logged = json.dumps([record.__dict__ for record in caplog.records], default=str)
     assert "Zzyzx" not in logged + text
     assert httpx2.get(f"{guarded['fhir_server_url']}/{place}").status_code == 401

@@ -49,7 +49,7 @@ def test_predictions_move_the_metrics(client: TestClient, lesion_png: bytes) -> 
         ("dermhybrid_predictions_total", model),
         *(
             ("dermhybrid_stage_duration_seconds_count", {**model, "stage": stage})
-            for stage in ("decode", "inference", "explain", "encode")
+            for stage in ("receive", "decode", "inference", "explain", "encode")
         ),
         ("dermhybrid_confidence_ratio_count", model),
         ("dermhybrid_decisions_total", model),
