@@ -16,10 +16,10 @@ twice the image size, two hours more of idle cores: version 3, 0.7395 and balanc
 distilled-densenet121-balanced --data data/lesion --run RUN` goes on from version 4, which has its
 weights, with classes weighed by all of their weight: it ended below version 4 on the validation
 part and became no version. `fit distilled-densenet121-long --data data/lesion --run RUN` is the
-same with nine epochs for four: three hours of such cores, in any number of pieces. Folders that
-have left the tree are brought back by `git checkout 126ded9 -- models/NAME/1` and `git checkout
-062f8d4 -- models/cnn_densenet121/2`, their teacher by `git checkout 009e4f9 --
-models/cnn_efficientnet_lite0/3`.
+same with nine epochs for four: three and a half hours of such cores, in any number of pieces; it
+was begun and has made no version. Folders that have left the tree are brought back by `git checkout
+126ded9 -- models/NAME/1` and `git checkout 062f8d4 -- models/cnn_densenet121/2`, their teacher by
+`git checkout 009e4f9 -- models/cnn_efficientnet_lite0/3`.
 """
 
 from dataclasses import replace
