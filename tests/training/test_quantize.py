@@ -22,14 +22,8 @@ from tests.tiny_artifact import write_tiny_artifact
 from training import quantize as quantization
 from training.export import verify
 from training.prepare import Part, PreparedData
-from training.quantize import (
-    Answers,
-    QuantizationError,
-    compare,
-    quantize,
-    require_quality,
-    shift_logits,
-)
+from training.quantize import Answers, QuantizationError, compare, quantize, require_quality
+from training.quantized_graph import shift_logits
 
 COMMIT = "1" * 40
 FLOAT = np.float32
