@@ -1,7 +1,9 @@
 """Artifacts that keep the whole contract and take a second to make."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import openvino
@@ -57,6 +59,12 @@ class TinyModel(tf.Module):
         return outputs
 
 
+NO_RECIPE: Mapping[str, Any] = {
+    "backbone": "none",
+    "backbone_weights": "none",
+    "stages": [],
+    "batch_size": 1,
+}
 TINY_CALIBRATION = Calibration(
     temperature=1.0, num_images=14, error_before=0.1, error_after=0.1, operating_points=[]
 )
@@ -91,6 +99,7 @@ def write_tiny_artifact(
     split_fingerprint: str = "0" * 64,
     data_fingerprint: str = "0" * 64,
     decision: DecisionRules | None = None,
+    recipe: Mapping[str, Any] = NO_RECIPE,
 ) -> Path:
     """Write `models/<name>/<version>/`, whose figures are all `measured`.
 
@@ -125,7 +134,7 @@ def write_tiny_artifact(
         has_attention=attention,
         git_commit="0" * 40,
         training=Training(
-            recipe={"backbone": "none", "backbone_weights": "none", "stages": [], "batch_size": 1},
+            recipe=dict(recipe),
             protocol="lesion",
             data_fingerprint=data_fingerprint,
             split_seed=1,

@@ -28,9 +28,10 @@ METADATA_UNITS: Final = 32
 BACKBONE_MAPS: Final = "backbone_maps"
 ATTENTION: Final = "attention"
 FEATURES: Final = "features"
+HINTS: Final = "hints"
 HEAD_LAYERS: Final = ("head_1", "head_2", "logits")
 
-_OWN_LAYERS: Final = ("cnn_", ATTENTION, "metadata_", "head_", HEAD_LAYERS[2])
+_OWN_LAYERS: Final = ("cnn_", ATTENTION, "metadata_", "head_", HEAD_LAYERS[2], HINTS)
 """How the names of weighted layers outside of the backbone begin."""
 
 _APPLICATIONS: Final = {
@@ -91,9 +92,14 @@ def backbone_variables(model: keras.Model) -> list[keras.Variable]:
     return [
         variable
         for layer in model.layers
-        if not layer.name.startswith(_OWN_LAYERS)
+        if not is_own_layer(layer)
         for variable in layer.trainable_variables
     ]
+
+
+def is_own_layer(layer: keras.layers.Layer) -> bool:
+    """Whether a layer with weights is none of a hybrid's backbone."""
+    return bool(layer.name.startswith(_OWN_LAYERS))
 
 
 def _backbone_maps(recipe: Recipe, image: keras.KerasTensor) -> keras.KerasTensor:

@@ -134,6 +134,8 @@ class Recipe:
         distillation_weight: Share of the loss that measures the imitation; the rest is the
             true labels'.
         distillation_temperature: What both networks' logits are divided by for it.
+        hint_weight: What is added to the loss for the teacher's maps that the backbone's do not
+            explain is multiplied by this (`training.hints`); 0: answers are the whole lesson.
         stages: Image sizes, one after the other; the last is what the model is judged at.
         batch_size: Images a step.
         class_weight_exponent: 1 weighs classes by inverse frequency as the paper does, 0 not
@@ -175,6 +177,7 @@ class Recipe:
     teacher_mirrored: bool = False
     distillation_weight: float = 0.0
     distillation_temperature: float = 1.0
+    hint_weight: float = 0.0
     stages: tuple[Stage, ...] = (Stage(image_size=224, max_epochs=50, learning_rate=1e-4),)
     batch_size: int = 32
     class_weight_exponent: float = 1.0
@@ -249,6 +252,21 @@ class Recipe:
             raise ValueError(
                 "teacher_mirrored=True needs a teacher: name the folder of an artifact, "
                 "models/NAME/VERSION."
+            )
+        if self.hint_weight < 0.0 or (self.hint_weight and not self.teacher):
+            raise ValueError(
+                f"hint_weight={self.hint_weight} must be positive and needs a teacher: name the "
+                "folder of an artifact, models/NAME/VERSION."
+            )
+        if self.hint_weight and self.teacher_mirrored:
+            raise ValueError(
+                "hint_weight with teacher_mirrored=True is not supported: a mean over mirrorings "
+                "has maps of no image. Use one of the two."
+            )
+        if self.hint_weight and any(stage.image_size % 32 for stage in self.stages):
+            raise ValueError(
+                "hint_weight needs stages at multiples of 32 pixels, so that maps of both networks "
+                f"lie on one grid; received {[stage.image_size for stage in self.stages]}."
             )
         if self.teacher and not self.distillation_weight:
             raise ValueError(

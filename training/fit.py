@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from training.architectures import build_hybrid
-from training.artifacts import assign_stored, load_answers
+from training.artifacts import assign_stored, load_answers, load_lessons
 from training.checkpoints import make_checkpoint, restore, save
 from training.cluster import (
     LEFT_ALONE,
@@ -30,7 +30,7 @@ from training.data import (
     steps_per_epoch,
     training_batches,
 )
-from training.distillation import DistilledHybrid, mirrored
+from training.distillation import DistilledHybrid, answers_alone, mirrored
 from training.hardware import describe_hardware
 from training.interpolate import interpolate
 from training.optimizers import averaged, build_optimizer
@@ -190,13 +190,12 @@ def _run_stage(
     # XLA takes longer to compile these graphs for a processor than it saves there.
     compiled = bool(tf.config.list_physical_devices("GPU"))
     with strategy.scope():
-        model = _build_compiled(
-            recipe, image_size, max_momentum(recipe, stage, num_steps), compiled=compiled
-        )
+        hybrid = build_hybrid(recipe, image_size)
+        model = _compile(hybrid, recipe, max_momentum(recipe, stage, num_steps), compiled=compiled)
         synchronise(model, strategy)
     checkpoint = make_checkpoint(model)
     if not restore(run, checkpoint) and recipe.initial_model:
-        assign_stored(model, Path(recipe.initial_model))
+        assign_stored(hybrid, Path(recipe.initial_model))
     validation = load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata)
     measured = Validation(
         model, evaluation_batches(validation, recipe.batch_size), compiled=compiled
@@ -229,26 +228,19 @@ def _run_stage(
             found = measured.measure() if is_chief(strategy) else (0.0, 0.0)
             loss, accuracy = of_chief(strategy, found)
             progress = replace(progress, seconds=time.monotonic() - began)
-            progress = _close_epoch(run, recipe, strategy, model, progress, loss, accuracy)
+            progress = _close_epoch(run, recipe, strategy, hybrid, progress, loss, accuracy)
         if is_chief(strategy):
             save(run, checkpoint, progress)
         wait_for_all(strategy)  # the next stage begins with what was saved
     return progress
 
 
-def _build_compiled(
-    recipe: Recipe, image_size: int, max_momentum: float, *, compiled: bool
+def _compile(
+    hybrid: keras.Model, recipe: Recipe, max_momentum: float, *, compiled: bool
 ) -> keras.Model:
-    model = build_hybrid(recipe, image_size)
-    limit_momentum(model, max_momentum)
-    if recipe.teacher:
-        teacher = load_answers(Path(recipe.teacher), compiled=compiled)
-        model = DistilledHybrid(
-            model,
-            mirrored(teacher) if recipe.teacher_mirrored else teacher,
-            weight=recipe.distillation_weight,
-            temperature=recipe.distillation_temperature,
-        )
+    """A hybrid ready to be trained, or what wraps it and shares its layers."""
+    limit_momentum(hybrid, max_momentum)
+    model = _with_teacher(hybrid, recipe, compiled=compiled) if recipe.teacher else hybrid
     model.compile(
         optimizer=build_optimizer(recipe, model, max_momentum),
         loss=keras.losses.CategoricalCrossentropy(
@@ -257,6 +249,24 @@ def _build_compiled(
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _with_teacher(hybrid: keras.Model, recipe: Recipe, *, compiled: bool) -> DistilledHybrid:
+    folder = Path(recipe.teacher)
+    hint_channels: tuple[int, ...] = ()
+    if recipe.hint_weight:
+        lessons, hint_channels = load_lessons(folder, compiled=compiled)
+    else:
+        teacher = load_answers(folder, compiled=compiled)
+        lessons = answers_alone(mirrored(teacher) if recipe.teacher_mirrored else teacher)
+    return DistilledHybrid(
+        hybrid,
+        lessons,
+        weight=recipe.distillation_weight,
+        temperature=recipe.distillation_temperature,
+        hint_weight=recipe.hint_weight,
+        hint_channels=hint_channels,
+    )
 
 
 @dataclass(frozen=True)
@@ -302,7 +312,7 @@ def _close_epoch(
     run: Path,
     recipe: Recipe,
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
+    hybrid: keras.Model,
     progress: Progress,
     loss: float,
     accuracy: float,
@@ -313,7 +323,7 @@ def _close_epoch(
     if not is_chief(strategy):
         return following
     if accuracy > progress.best_accuracy:
-        model.save_weights(best_weights(run, progress.epoch))
+        hybrid.save_weights(best_weights(run, progress.epoch))
     line = {
         "epoch": progress.epoch,
         "stage": progress.stage,

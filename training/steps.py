@@ -17,6 +17,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from training.distillation import logits_of
+
 Step = Callable[[Iterator[Any]], tuple[tf.Tensor, tf.Tensor]]
 """Takes the next batch -> its mean loss and its share of right answers, () float32 each."""
 
@@ -87,15 +89,15 @@ def train_step(model: keras.Model, strategy: tf.distribute.Strategy, *, compiled
     def on_one(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         x, y, weights = batch
         with tf.GradientTape() as tape:
-            logits = model(x, training=True)
+            outputs = model(x, training=True)
             # A mean over this replica's rows, divided by the number of replicas.
-            loss = model.compute_loss(x, y, logits, weights)
+            loss = model.compute_loss(x, y, outputs, weights)
             scaled = model.optimizer.scale_loss(loss)
         variables = model.trainable_variables
         model.optimizer.apply_gradients(
             zip(tape.gradient(scaled, variables), variables, strict=True)
         )
-        return loss, _share_of_right(y, logits) / strategy.num_replicas_in_sync
+        return loss, _share_of_right(y, logits_of(outputs)) / strategy.num_replicas_in_sync
 
     inner = _with_xla(on_one) if compiled else on_one
 
@@ -123,9 +125,10 @@ class Validation:
 
         def on_one(batch: Any) -> tuple[tf.Tensor, ...]:
             x, y = batch
-            logits = model(x, training=False)
-            loss = model.compute_loss(x, y, logits, training=False)
-            return tf.cast(tf.shape(y)[0], tf.float32), loss, _share_of_right(y, logits)
+            outputs = model(x, training=False)
+            loss = model.compute_loss(x, y, outputs, training=False)
+            right = _share_of_right(y, logits_of(outputs))
+            return tf.cast(tf.shape(y)[0], tf.float32), loss, right
 
         inner = _with_xla(on_one) if compiled else on_one
 

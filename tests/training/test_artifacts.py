@@ -11,9 +11,10 @@ import tensorflow as tf
 from app.domain.errors import ArtifactDigestError
 from tests.tiny_artifact import TinyModel, write_tiny_artifact
 from training.architectures import build_hybrid
-from training.artifacts import assign_stored, load_answers
+from training.artifacts import assign_stored, load_answers, load_lessons
 from training.config import Backbone, Recipe
-from training.distillation import DistilledHybrid
+from training.distillation import DistilledHybrid, answers_alone
+from training.hints import hint_maps
 from training.inference_graph import InferenceGraph, stored_variables
 from training.synthetic import draw_lesion
 
@@ -40,6 +41,32 @@ def test_a_teacher_answers_within_a_graph_as_the_artifact_does(
     np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_teacher_shows_the_maps_that_its_answers_are_made_of(
+    tmp_path: Path, compiled: bool
+) -> None:
+    keras.utils.set_random_seed(1)
+    hybrid = build_hybrid(RECIPE, 224)
+    folder = write_tiny_artifact(
+        tmp_path, "tiny", attention=True, model=InferenceGraph(hybrid), recipe=RECIPE.to_json()
+    )
+    lesson, channels = load_lessons(folder, compiled=compiled)
+    logits, maps = tf.function(lesson, jit_compile=compiled)(tf.constant(IMAGES))
+    view = keras.Model(hybrid.input, [hybrid.output, *hint_maps(hybrid)])
+    expected = view(IMAGES.astype(np.float32) / 255.0)
+    assert channels == tuple(each.shape[-1] for each in maps)
+    for received, value in zip([logits, *maps], expected, strict=True):
+        np.testing.assert_allclose(received, value, rtol=2e-2, atol=2e-3)  # half precision
+
+
+def test_an_artifact_of_another_kind_shows_no_maps(tmp_path: Path) -> None:
+    folder = write_tiny_artifact(tmp_path, "tiny")
+    with pytest.raises(ValueError, match="by its answers alone; set hint_weight=0"):
+        load_lessons(folder, compiled=False)
+
+
 def test_a_teacher_answers_within_xla_as_gpus_compile_it(tmp_path: Path) -> None:
     folder = write_tiny_artifact(tmp_path, "tiny", seed=3)
     images = IMAGES[:, ::4, ::4].astype(np.float32) / 255.0
@@ -49,7 +76,10 @@ def test_a_teacher_answers_within_xla_as_gpus_compile_it(tmp_path: Path) -> None
         image = keras.Input((56, 56, 3))
         student = keras.Model(image, keras.layers.Dense(7)(keras.layers.Flatten()(image)))
         model = DistilledHybrid(
-            student, load_answers(folder, compiled=compiled), weight=0.6, temperature=2.0
+            student,
+            answers_alone(load_answers(folder, compiled=compiled)),
+            weight=0.6,
+            temperature=2.0,
         )
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=compiled)

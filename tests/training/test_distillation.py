@@ -8,12 +8,29 @@ import pytest
 import tensorflow as tf
 
 from tests.tiny_artifact import TinyModel
-from training.distillation import DistilledHybrid, mirrored, teacher_view
+from training.architectures import build_hybrid
+from training.config import Backbone, Recipe
+from training.distillation import (
+    DistilledHybrid,
+    answers_alone,
+    logits_of,
+    mirrored,
+    teacher_view,
+)
+from training.hints import hint_maps
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(0, 1, (5, 32, 32, 3)).astype(np.float32)
 LABELS = np.eye(7, dtype=np.float32)[[0, 1, 2, 3, 4]]
 WEIGHTS = np.array([0.0, 1.0, 2.0, 3.0, 4.0], np.float32)
+TINY = Recipe(
+    "tiny",
+    Backbone.EFFICIENTNET_LITE0,
+    attention=True,
+    cnn_filters=(4,),
+    backbone_weights="none",
+    frozen_layers=0,
+)
 TEACHER = TinyModel(attention=False, seed=1)
 
 
@@ -30,7 +47,7 @@ def student() -> keras.Model:
 
 
 def distilled(weight: float, temperature: float = 1.0, rate: float = 0.0) -> DistilledHybrid:
-    model = DistilledHybrid(student(), teach, weight=weight, temperature=temperature)
+    model = DistilledHybrid(student(), answers_alone(teach), weight=weight, temperature=temperature)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
     return model
@@ -60,6 +77,39 @@ def test_the_loss_is_the_weighted_sum_of_both_cross_entropies(
     with_metadata = {"image": IMAGES, "metadata": np.zeros((5, 20), np.float32)}
     assert loss(with_metadata, training=True) == pytest.approx(expected, rel=1e-4)
     assert loss(IMAGES, training=False) == pytest.approx(hard.mean(), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
+def test_hints_add_what_is_unexplained_to_training_and_nothing_to_validation() -> None:
+    keras.utils.set_random_seed(2)
+    student, teacher = (build_hybrid(TINY, size) for size in (32, 224))
+    show = keras.Model(teacher.input, [teacher.output, *hint_maps(teacher)])
+
+    def lesson(images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        logits, *maps = show(tf.cast(images, tf.float32) / 255.0)
+        return logits, maps
+
+    channels = [each.shape[-1] for each in hint_maps(teacher)]
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        model = DistilledHybrid(
+            student, lesson, weight=0.5, temperature=2.0, hint_weight=weight, hint_channels=channels
+        )
+        model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True))
+        outputs = model(IMAGES)
+        np.testing.assert_array_equal(logits_of(outputs), student(IMAGES))
+        if weight:
+            maps = model._hints(outputs["maps"], lesson(teacher_view(IMAGES))[1])
+            unexplained = float(maps)
+        losses[weight] = [
+            float(model.compute_loss(IMAGES, LABELS, outputs, WEIGHTS, training=training))
+            for training in (True, False)
+        ]
+    assert unexplained > 0.1
+    assert losses[1.0][0] - losses[0.0][0] == pytest.approx(unexplained, rel=1e-3)
+    assert losses[3.0][0] - losses[0.0][0] == pytest.approx(3.0 * unexplained, rel=1e-3)
+    assert losses[3.0][1] == pytest.approx(losses[0.0][1])
 
 
 def test_a_mirrored_teacher_answers_with_the_mean_over_the_four_mirrorings() -> None:

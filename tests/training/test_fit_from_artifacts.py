@@ -41,13 +41,14 @@ class KilledError(Exception):
 
 
 def write_initial_model(source: keras.Model, data: PreparedData, folder: Path) -> Path:
-    """An artifact with the weights of a hybrid at 224 pixels."""
+    """An artifact with the weights of a hybrid of `TINY` at 224 pixels."""
     return write_tiny_artifact(
         folder / "models",
         "tiny",
         attention=True,
         model=InferenceGraph(source),
         split_fingerprint=data.split_fingerprint,
+        recipe=TINY.to_json(),
     )
 
 
@@ -91,6 +92,42 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(RunError, match="another"):
         fit(recipe, data, run)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_lite")
+def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    teacher = write_initial_model(build_hybrid(TINY, 224), data, tmp_path)
+    recipe = replace(
+        TINY,
+        teacher=str(teacher),
+        distillation_weight=0.5,
+        distillation_temperature=2.0,
+        hint_weight=3.0,
+        initial_model=str(teacher),
+        stages=(Stage(32, 1, 1e-2, 4),),
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    fit(recipe, data, whole)
+
+    def kill_at_two(progress: Progress, _steps: int, _loss: float) -> None:
+        if progress.step == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(recipe, data, killed, checkpoint_seconds=0.0, report_step=kill_at_two)
+    fit(recipe, data, killed)
+    (expected,), (received,) = read_history(whole), read_history(killed)
+    for name in ("loss", "validation_loss"):
+        assert received[name] == pytest.approx(expected[name], rel=1e-3)
+    # What is kept is the hybrid; the projections are the run's.
+    build_hybrid(TINY, 224).load_weights(best_weights(killed, 0))
+    without = tmp_path / "without"
+    fit(replace(recipe, hint_weight=0.0), data, without)
+    (plain,) = read_history(without)
+    assert expected["loss"] > plain["loss"] + 1.0
 
 
 @pytest.mark.slow

@@ -15,11 +15,11 @@ an hour.
 twice the image size, two hours more of idle cores: version 3, 0.7395 and balanced 0.5007. `fit
 distilled-densenet121-balanced --data data/lesion --run RUN` goes on from version 4, which has its
 weights, with classes weighed by all of their weight: it ended below version 4 on the validation
-part and became no version. `fit distilled-densenet121-long --data data/lesion --run RUN` is the
-same with nine epochs for four: three and a half hours of such cores, in any number of pieces; it
-was begun and has made no version. Folders that have left the tree are brought back by `git checkout
-126ded9 -- models/NAME/1` and `git checkout 062f8d4 -- models/cnn_densenet121/2`, their teacher by
-`git checkout 009e4f9 -- models/cnn_efficientnet_lite0/3`.
+part and became no version. `fit distilled-densenet121-hinted --data data/lesion --run RUN` goes on
+from version 4 too, and learns its teacher's maps beside its answers (`training.hints`).
+Folders that have left the tree are brought back by `git checkout 126ded9 -- models/NAME/1` and `git
+checkout 062f8d4 -- models/cnn_densenet121/2`, their teacher by `git checkout 009e4f9 --
+models/cnn_efficientnet_lite0/3`.
 """
 
 from dataclasses import replace
@@ -82,12 +82,14 @@ DISTILLED_DENSENET121_BALANCED: Final = replace(
         Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=100),
     ),
 )
-DISTILLED_DENSENET121_LONG: Final = replace(
-    DISTILLED_DENSENET121_BALANCED,
-    # Clear of the earlier runs' distortions, which a seed and an epoch make by their sum.
-    seed=DISTILLED_DENSENET121.seed + 10,
+DISTILLED_DENSENET121_HINTED: Final = replace(
+    DISTILLED_DENSENET121_CONTINUED,
+    initial_model="models/cnn_densenet121/4",
+    seed=DISTILLED_DENSENET121.seed + 20,
+    hint_weight=3.0,
     stages=(
-        Stage(image_size=128, max_epochs=9, learning_rate=1e-3),
+        Stage(image_size=96, max_epochs=6, learning_rate=1e-3),
+        Stage(image_size=128, max_epochs=5, learning_rate=7e-4),
         Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=100),
     ),
 )
