@@ -52,9 +52,7 @@ class Hints(keras.layers.Layer):
         self._projections = [
             keras.layers.Dense(
                 channels,
-                # A DenseNet's maps are large before their normalisation; random weights would
-                # throw the first steps about.
-                kernel_initializer="zeros",
+                kernel_initializer="zeros",  # a guess would throw the first steps about
                 dtype="float32",
                 name=f"hint_{index}",
             )
@@ -77,11 +75,13 @@ class Hints(keras.layers.Layer):
 
         Returns:
             () float32, the mean over the maps: 0 where each is told exactly, 1 where nothing is
-            told but a mean of nought. At each place the teacher's channels are first brought to
-            a mean of 0 and a variance of 1, so that all places and depths count alike.
+            told but a mean of nought. At each place the channels of both are first brought to a
+            mean of 0 and a variance of 1, so that all places and depths count alike.
         """
         unexplained = [
-            tf.reduce_mean(tf.square(projection(own) - _standardised(other, *grid)))
+            tf.reduce_mean(
+                tf.square(projection(_standardised(own)) - _standardised(_on_grid(other, *grid)))
+            )
             for projection, own, other, grid in zip(
                 self._projections, maps, taught, self._grids, strict=True
             )
@@ -89,14 +89,18 @@ class Hints(keras.layers.Layer):
         return tf.add_n(unexplained) / len(unexplained)
 
 
-def _standardised(maps: tf.Tensor, num_rows: int, num_columns: int) -> tf.Tensor:
-    """Maps averaged over the places of a coarser grid, standardised over the channels."""
+def _standardised(maps: tf.Tensor) -> tf.Tensor:
+    """Maps whose channels have a mean of 0 and a variance of 1 at each place."""
+    mean, variance = tf.nn.moments(maps, axes=[-1], keepdims=True)
+    return (maps - mean) * tf.math.rsqrt(variance + 1e-6)
+
+
+def _on_grid(maps: tf.Tensor, num_rows: int, num_columns: int) -> tf.Tensor:
+    """Maps averaged over the places of a coarser grid."""
     # As products of matrices, which XLA compiles, unlike antialiased resizing.
     rows = _averaging(maps.shape[1], num_rows)
     columns = _averaging(maps.shape[2], num_columns)
-    averaged = tf.einsum("ih,jw,bhwc->bijc", rows, columns, maps)
-    mean, variance = tf.nn.moments(averaged, axes=[-1], keepdims=True)
-    return (averaged - mean) * tf.math.rsqrt(variance + 1e-6)
+    return tf.einsum("ih,jw,bhwc->bijc", rows, columns, maps)
 
 
 def _averaging(num_places: int, num_averages: int) -> npt.NDArray[np.float32]:

@@ -51,7 +51,7 @@ def test_unexplained_is_the_mean_square_by_which_standardised_maps_are_missed() 
     errors = []
     for projection, mine, other in zip(hints.weights[::2], own, taught, strict=True):
         projection.assign(RANDOM.normal(0, 0.1, projection.shape))
-        told = np.asarray(mine) @ np.asarray(projection)
+        told = standardised(np.asarray(mine)) @ np.asarray(projection)
         errors.append(np.square(told - standardised(np.asarray(other))).mean())
     assert float(hints(own, taught)) == pytest.approx(np.mean(errors), rel=1e-4)
 
@@ -79,7 +79,10 @@ def test_a_teachers_larger_maps_are_averaged_over_the_students_places(compiled: 
 def test_learning_explains_what_can_be_explained() -> None:
     own = [maps(size, 6) for size in (12, 6, 3)]
     mixing = [RANDOM.normal(0, 1, (6, 5)).astype(np.float32) for _ in own]
-    taught = [each @ matrix for each, matrix in zip(own, mixing, strict=True)]
+    taught = [
+        tf.constant(standardised(np.asarray(each)) @ matrix)
+        for each, matrix in zip(own, mixing, strict=True)
+    ]
     hints = Hints((5, 5, 5))
     hints.build([each.shape for each in own])
     optimizer = keras.optimizers.Adam(0.02)

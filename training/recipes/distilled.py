@@ -86,7 +86,7 @@ DISTILLED_DENSENET121_HINTED: Final = replace(
     DISTILLED_DENSENET121_CONTINUED,
     initial_model="models/cnn_densenet121/4",
     seed=DISTILLED_DENSENET121.seed + 20,
-    hint_weight=3.0,
+    hint_weight=5.0,
     stages=(
         Stage(image_size=96, max_epochs=6, learning_rate=1e-3),
         Stage(image_size=128, max_epochs=5, learning_rate=7e-4),
