@@ -28,10 +28,9 @@ METADATA_UNITS: Final = 32
 BACKBONE_MAPS: Final = "backbone_maps"
 ATTENTION: Final = "attention"
 FEATURES: Final = "features"
-HINTS: Final = "hints"
 HEAD_LAYERS: Final = ("head_1", "head_2", "logits")
 
-_OWN_LAYERS: Final = ("cnn_", ATTENTION, "metadata_", "head_", HEAD_LAYERS[2], HINTS)
+_OWN_LAYERS: Final = ("cnn_", ATTENTION, "metadata_", "head_", HEAD_LAYERS[2])
 """How the names of weighted layers outside of the backbone begin."""
 
 _APPLICATIONS: Final = {

@@ -59,12 +59,13 @@ def load_lessons(
 
     Returns:
         A function of images (batch, 224, 224, 3) uint8 sRGB that gives logits (batch, 7) float32
-        and the maps of `hint_maps`, before any mirroring; and how many channels those have. It
-        owns the model, as that of `load_answers`.
+        and the maps of `hint_maps`; and how many channels those have. It owns the model, as that
+        of `load_answers`.
 
     Raises:
         ArtifactError: The artifact is not intact.
-        ValueError: Its manifest has no recipe of `training.config`.
+        ValueError: Its manifest has no recipe of `training.config`, or it answers with the mean
+            over mirrorings, which has maps of no image.
     """
     hybrid = _rebuild(_checked(folder))
     outputs = [hybrid.output, *hint_maps(hybrid)]
@@ -88,6 +89,11 @@ def _rebuild(folder: Path) -> keras.Model:
             f"{folder} names no recipe that its network could be made by ({error!r}): it can teach "
             "by its answers alone; set hint_weight=0."
         ) from error
+    if recipe.mirrored:
+        raise ValueError(
+            f"{folder} answers with the mean over mirrorings, which has maps of no image: set "
+            "hint_weight=0, or name a teacher that is not mirrored."
+        )
     recipe = replace(recipe, backbone_weights="none", initial_share=0.0, frozen_layers=0)
     policy = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(Precision.FLOAT32.value)  # as artifacts compute
@@ -114,7 +120,8 @@ def _openvino_view(view: keras.Model) -> Callable[[tf.Tensor], list[tf.Tensor]]:
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": available_processors(),
     }
-    model = openvino.convert_model(graph.get_concrete_function())
+    # Shared, the weights would be gone with the Keras model.
+    model = openvino.convert_model(graph.get_concrete_function(), share_weights=False)
     compiled, turn = openvino.Core().compile_model(model, "CPU", settings), Lock()
 
     def outputs(images: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from training.architectures import HINTS, is_own_layer
+from training.architectures import is_own_layer
 
 NUM_HINTS: Final = 3
 """For backbones that halve the image five times: at 8, 16 and 32 pixels a place."""
@@ -48,7 +48,7 @@ class Hints(keras.layers.Layer):
         Args:
             num_channels: Of the teacher's maps, in the order of `hint_maps`.
         """
-        super().__init__(name=HINTS, dtype="float32")
+        super().__init__(name="hints", dtype="float32")
         self._projections = [
             keras.layers.Dense(
                 channels,
@@ -75,8 +75,9 @@ class Hints(keras.layers.Layer):
 
         Returns:
             () float32, the mean over the maps: 0 where each is told exactly, 1 where nothing is
-            told but a mean of nought. At each place the channels of both are first brought to a
-            mean of 0 and a variance of 1, so that all places and depths count alike.
+            told but a mean of nought; divided by the number of replicas. At each place the
+            channels of both are first brought to a mean of 0 and a variance of 1, so that all
+            places and depths count alike.
         """
         unexplained = [
             tf.reduce_mean(
@@ -86,7 +87,9 @@ class Hints(keras.layers.Layer):
                 self._projections, maps, taught, self._grids, strict=True
             )
         ]
-        return tf.add_n(unexplained) / len(unexplained)
+        # As Keras's losses: steps add up what replicas return.
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.add_n(unexplained) / len(unexplained) / num_replicas
 
 
 def _standardised(maps: tf.Tensor) -> tf.Tensor:
