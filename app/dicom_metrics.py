@@ -59,7 +59,8 @@ class DicomMetrics:
         self.associations = Counter(
             "dermhybrid_dicom_associations_ended_total",
             "Associations of the Storage SCP that it ended: the caller's or the called AE title is "
-            "not one that it takes, or too many at once (rejected); or an object is longer than is "
+            "not one that it takes, or too many at once (rejected); there was no TLS handshake "
+            "(tls); nothing that is taken was offered (no-context); or an object is longer than is "
             "taken (object-too-long).",
             ("reason",),
             registry=registry,
@@ -69,7 +70,7 @@ class DicomMetrics:
             for outcome in ("postponed", "dead"):
                 self.failures.labels(kind, outcome)
         self.failures.labels("process-ended", "dead")
-        for reason in ("rejected", "object-too-long"):
+        for reason in ("rejected", "tls", "no-context", "object-too-long"):
             self.associations.labels(reason)
         for kind in (*_ANYWHERE, "service-busy"):
             self.not_taken.labels(kind)

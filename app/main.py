@@ -29,6 +29,7 @@ from app.api.observation import UNMATCHED, Observe
 from app.api.openapi import describe_problems
 from app.api.secure_headers import SecureHeaders
 from app.domain.notice import RESEARCH_USE_NOTICE
+from app.expected_series import expect
 from app.inference.fleet import Fleet
 from app.inference.models import Engine
 from app.inference.process import prepare_process
@@ -142,7 +143,8 @@ def _lifespan(wiring: _Wiring) -> Callable[[FastAPI], AbstractAsyncContextManage
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         routes = {route.path for route in check_requirements(app)}
-        wiring.metrics.expect_defects({*routes, UNMATCHED})
+        has_tokens = settings.oauth_issuer is not None
+        expect(wiring.metrics, {*routes, UNMATCHED}, has_tokens=has_tokens)
         prepare_process()
         fleet = parts.make_fleet(
             settings, wiring.release, wiring.make_engine, wiring.metrics, wiring.tracing

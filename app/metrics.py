@@ -24,7 +24,6 @@ from prometheus_client import (
 
 from app.answer_metrics import AnswerMetrics
 from app.dicom_metrics import DicomMetrics
-from app.domain.errors import INTERNAL_ERROR
 from app.domain.manifest import Manifest, Runtime
 
 Role = Literal["serving", "shadow"]
@@ -265,11 +264,6 @@ class Metrics:
     def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
         """Publish whether predictions are answered, as asked at every scrape."""
         self.ready.set_function(lambda: float(is_ready()))
-
-    def expect_defects(self, routes: Iterable[str]) -> None:
-        """Let each route's internal errors begin at 0: an increase from nothing is none."""
-        for route in routes:
-            self.problems.labels(route, INTERNAL_ERROR)
 
     def watch_queues(self, queues: Iterable[tuple[Named, Callable[[], int]]]) -> None:
         """Publish how many images wait for each model, as asked at every scrape."""

@@ -33,7 +33,8 @@ class Server(uvicorn.Server):
 
     The first SIGTERM or SIGINT: `/health/ready` answers 503 and so does every new prediction,
     while those in progress are answered. The port closes when `drain_seconds` have passed and
-    nothing is in progress, or after `shutdown_grace_seconds`. A second signal closes it now.
+    nothing is in progress, or after `shutdown_grace_seconds`; what is in progress then has as long
+    again. A second signal closes it now.
 
     SIGHUP reloads the models and the certificate; one that must not be served leaves everything as
     it was.

@@ -8,8 +8,7 @@
 - Dependence on what was learnt (Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018):
   the rank correlation of a map with the same model's after its weights were shuffled. Where that is
   high, the map shows the picture and the architecture, and not what the model learnt.
-- Place: the shares that `app.domain.heatmap_checks` looks at, and their percentiles, which are the
-  bounds of its flags.
+- Place: the shares that `app.domain.heatmap_checks` looks at, and how many maps it flags.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,16 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata
 
 from app.domain.golden import Outputs
-from app.domain.heatmap_checks import HeatmapFlag, around_lesion, check_heatmap, enlarge, share_in
+from app.domain.heatmap_checks import (
+    LEAST_IN_LESION,
+    MOST_AT_BORDER,
+    HeatmapCheck,
+    HeatmapFlag,
+    around_lesion,
+    check_heatmap,
+    enlarge,
+    share_in,
+)
 from app.domain.heatmaps import HeatmapMethod
 from app.domain.images import RgbImage
 from app.domain.labels import CLASSES
@@ -47,8 +55,6 @@ SHUFFLES: Final = 2
 SCOPES: Final = {"head": (2,), "all": (2, 3, 4)}
 """Ranks of the variables that are shuffled: only a hybrid's head has matrices."""
 BASELINES: Final = ("centre", "random")
-_EDGE_PERCENT: Final = 5
-"""Of all maps, beyond each of the flags' bounds."""
 _RESAMPLES: Final = 1000
 
 Values = npt.NDArray[np.float32]
@@ -75,8 +81,8 @@ def measure(
         report: Called with (images done, all of them).
 
     Returns:
-        JSON values: counts, `lesion` (shares of its area and of a central map), `thresholds`, and
-        by model's title `methods` and `baselines`.
+        JSON values: counts, `lesion` (shares of its area and of a central map), the `thresholds`
+        of the flags, and by model's title `methods` and `baselines`.
 
     Raises:
         ArtifactError: A target must not be served.
@@ -86,15 +92,15 @@ def measure(
     rows = data.rows(Part.VALIDATION)[::every]
     images = data.images[rows]
     around = [mask for mask in map(around_lesion, images) if mask.any()]
+    if not around:
+        raise ValueError("No lesion was found; take more images.")
     num_chosen = len(images[::CURVES_EVERY])
-    shares: list[dict[HeatmapMethod, list[_Shares]]] = []
     models: dict[str, Any] = {}
     for number, target in enumerate(targets):
         model = load_model(target.resolve(), engine_maker("openvino"))
         require_split(model.manifest, data)
         predictions = _interpret(model.engine.predict, images)
         methods = [m for m in HeatmapMethod if m != "attention" or model.manifest.has_attention]
-        shares.append({method: _place(predictions, method, images) for method in methods})
 
         def progress(done: int, before: int = number * num_chosen) -> None:
             report(before + done, len(targets) * num_chosen)
@@ -103,12 +109,9 @@ def measure(
         found = _curves(model.engine.predict, chosen, answers, methods, progress)
         kept = _correlations(target.resolve(), chosen, answers, methods)
         for method in methods:
-            found["methods"][method].update(kept[method])
+            place = _summarise(_place(predictions, method, images))
+            found["methods"][method].update(kept[method], place=place)
         models[f"{model.manifest.title}, version {model.manifest.version}"] = found
-    bounds = _bounds([s for by_method in shares for found in by_method.values() for s in found])
-    for model_result, by_method in zip(models.values(), shares, strict=True):
-        for method, found_shares in by_method.items():
-            model_result["methods"][method]["place"] = _summarise(found_shares, bounds)
     return {
         "num_images": len(images),
         "num_curve_images": num_chosen,
@@ -118,13 +121,9 @@ def measure(
             "area": _mean([float(mask.mean()) for mask in around]),
             "centre": _mean([share_in(CENTRE, mask) or 0.0 for mask in around]),
         },
-        "thresholds": bounds,
+        "thresholds": {"most_at_border": MOST_AT_BORDER, "least_in_lesion": LEAST_IN_LESION},
         "models": models,
     }
-
-
-_Shares = tuple[float | None, float | None]
-"""At the border, in the lesion."""
 
 
 def _interpret(answer: Answer, images: RgbImage) -> list[Prediction]:
@@ -135,39 +134,24 @@ def _interpret(answer: Answer, images: RgbImage) -> list[Prediction]:
     return predictions
 
 
-def _place(predictions: list[Prediction], method: HeatmapMethod, images: RgbImage) -> list[_Shares]:
-    checks = [
+def _place(
+    predictions: list[Prediction], method: HeatmapMethod, images: RgbImage
+) -> list[HeatmapCheck]:
+    return [
         check_heatmap(explain(prediction, method).values, image)
         for prediction, image in zip(predictions, images, strict=True)
     ]
-    return [(check.share_at_border, check.share_in_lesion) for check in checks]
 
 
-def _bounds(shares: list[_Shares]) -> dict[str, float]:
-    """The flags' bounds; every map of every model and method counts once."""
-    at_border = [share for share, _ in shares if share is not None]
-    in_lesion = [share for _, share in shares if share is not None]
-    if not in_lesion:
-        raise ValueError("No map lies on a lesion that was found; take more images.")
-    return {
-        "most_at_border": round(float(np.percentile(at_border, 100 - _EDGE_PERCENT)), 2),
-        "least_in_lesion": round(float(np.percentile(in_lesion, _EDGE_PERCENT)), 2),
-    }
-
-
-def _summarise(shares: list[_Shares], bounds: dict[str, float]) -> dict[str, Any]:
-    at_border = np.array([share for share, _ in shares if share is not None])
-    in_lesion = np.array([share for _, share in shares if share is not None])
-    flagged = {
-        HeatmapFlag.BLANK: len(shares) - len(at_border),
-        HeatmapFlag.BORDER_DOMINATED: int((at_border > bounds["most_at_border"]).sum()),
-        HeatmapFlag.OFF_LESION: int((in_lesion < bounds["least_in_lesion"]).sum()),
-    }
+def _summarise(checks: list[HeatmapCheck]) -> dict[str, Any]:
+    at_border = np.array([c.share_at_border for c in checks if c.share_at_border is not None])
+    in_lesion = np.array([c.share_in_lesion for c in checks if c.share_in_lesion is not None])
+    flagged = {flag: sum(flag in check.flags for check in checks) for flag in HeatmapFlag}
     return {
         "share_at_border": _percentiles(at_border),
         "share_in_lesion": _percentiles(in_lesion),
         "mean_in_lesion": _mean(in_lesion),
-        "flagged": {flag.value: round(n / len(shares), 4) for flag, n in flagged.items()},
+        "flagged": {flag.value: round(n / len(checks), 4) for flag, n in flagged.items()},
     }
 
 

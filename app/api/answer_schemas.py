@@ -111,7 +111,7 @@ class HeatmapSchema(BaseModel):
         Field(
             description=f"`blank`: the map is all zero. `border-dominated`: `share_at_border` is "
             f"above {MOST_AT_BORDER}. `off-lesion`: `share_in_lesion` is below {LEAST_IN_LESION}. "
-            "Both bounds are percentiles of validation images (docs/heatmaps.md)."
+            "How often that is so, by model: docs/heatmaps.md."
         ),
     ]
 

@@ -1,6 +1,7 @@
 """`/dicom`: photographs to answer later, whose results are stored in the archive (ADR-0019)."""
 
 import json
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -21,6 +22,8 @@ from app.interop.dicom_jobs import Job, State
 from app.interop.uploads import DICOM_MEDIA_TYPE
 
 STUDIES_PATH: Final = "/dicom/studies"
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["DICOM"], dependencies=[requires(Scope.REPORTS_WRITE)])
 
@@ -129,9 +132,11 @@ async def get_job(worker: WorkerDep, job_id: JobId) -> DicomJob:
         503: {"model": Problem, "description": "Too many jobs wait, or the queue has failed."},
     },
 )
-async def retry_job(worker: WorkerDep, job_id: JobId) -> DicomJob:
+async def retry_job(request: Request, worker: WorkerDep, job_id: JobId) -> DicomJob:
     """Once its cause is mended: with the photograph that it holds, for who sent it."""
-    return _present(await worker.retry(job_id))
+    job = await worker.retry(job_id)
+    logger.info("dicom job retried", extra={"job": job.id, "caller": get_caller(request).id})
+    return _present(job)
 
 
 async def _take_all(

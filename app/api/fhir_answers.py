@@ -28,7 +28,9 @@ FHIR_PREFIX: Final = "/fhir/"
 STORED_HEADER: Final = "X-FHIR-Stored"
 _FLAG_WORDS: Final = {
     HeatmapFlag.BLANK: "the map is all zero.",
-    HeatmapFlag.BORDER_DOMINATED: "most of it lies at the picture's border.",
+    HeatmapFlag.BORDER_DOMINATED: (
+        "as much of it lies at the picture's border as if it pointed nowhere, or more."
+    ),
     HeatmapFlag.OFF_LESION: "little of it lies on the lesion.",
 }
 

@@ -16,12 +16,11 @@ from app.domain.images import MODEL_INPUT_SIZE, RgbImage
 from app.domain.lesion import LesionMask, find_lesion
 
 MOST_AT_BORDER: Final = 0.48
-"""95th percentile of `share_at_border`, measured on validation images (docs/heatmaps.md).
-
-A flat map has 0.49, and is flagged too: it points nowhere."""
+"""Of a map's share at the border. A flat map, which points nowhere, has 0.49 and is flagged; so
+was one map in twenty of the first models (the 95th percentile on validation images)."""
 
 LEAST_IN_LESION: Final = 0.14
-"""5th percentile of `share_in_lesion`, measured on the same maps."""
+"""Of a map's share in the lesion: the 5th percentile of the same maps."""
 
 _MARGIN: Final = 16
 """Pixels around a lesion that still count: half of a map's cell, which is all it resolves."""
@@ -45,9 +44,9 @@ class HeatmapFlag(StrEnum):
     BLANK = "blank"
     """Nothing speaks for the class."""
     BORDER_DOMINATED = "border-dominated"
-    """More of it lies at the picture's border than in most maps."""
+    """As much of it lies at the picture's border as if it pointed nowhere, or more."""
     OFF_LESION = "off-lesion"
-    """Less of it lies on the lesion than in most maps."""
+    """Less than a seventh of it lies on the lesion or near it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from app.domain.errors import DermHybridError, ImageRejectedError
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
 from app.interop.dicom_files import PHOTOGRAPHS, TRANSFER_SYNTAXES
+from app.interop.dicom_tls import report_failures
 
 MAX_ASSOCIATIONS: Final = 8
 MAX_OVERHEAD_BYTES: Final = 64 * 1024
@@ -66,7 +67,8 @@ class StorageListener:
             take: Gets each object as a DICOM file, with who sent it, and returns when it is on
                 the disk.
             count_ended: Called when an association is ended by this side, with the reason:
-                `rejected`, `object-too-long`.
+                `rejected`, `tls` (no handshake), `no-context` (nothing that is taken was
+                offered), `object-too-long`.
 
         Raises:
             OSError: The address cannot be listened on.
@@ -88,6 +90,8 @@ class StorageListener:
             (evt.EVT_REJECTED, self._report_rejection),
         ]
         self._received: dict[int, int] = {}
+        if door.tls is not None:
+            report_failures(door.tls, self._report_tls)
         server = entity.start_server(
             door.address, block=False, ssl_context=door.tls, evt_handlers=handlers
         )
@@ -115,8 +119,16 @@ class StorageListener:
         logger.warning("association rejected", extra={"caller": _address(event)})
         self._count_ended("rejected")
 
+    def _report_tls(self, reason: str) -> None:
+        logger.warning("association not secured", extra={"reason": reason})
+        self._count_ended("tls")
+
     def _forget(self, event: Event) -> None:
-        self._received.pop(id(event.assoc), None)
+        num_received = self._received.pop(id(event.assoc), 0)
+        # Who asked for nothing has only looked whether the port is open.
+        if num_received and not (event.assoc.accepted_contexts or event.assoc.is_rejected):
+            logger.warning("association without context", extra={"caller": _address(event)})
+            self._count_ended("no-context")
 
     def _count(self, event: Event) -> None:
         """Bound what an object may take of the memory: the library gathers it whole."""

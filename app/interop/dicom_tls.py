@@ -1,6 +1,7 @@
 """TLS of the Storage SCP, 1.2 or newer, with or without client keys."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from socket import socket
 from typing import Any, Final
@@ -22,6 +23,36 @@ class _LazyContext(ssl.SSLContext):
         """As every context's; the first read or write shakes hands."""
         sock.settimeout(HANDSHAKE_SECONDS)
         return super().wrap_socket(sock, *args, **{**kwargs, "do_handshake_on_connect": False})
+
+
+_NO_FAILURE: Final = (
+    # Who only looks whether the port is open; the end of a connection; not yet.
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+)
+
+
+def report_failures(context: ssl.SSLContext, report: Callable[[str], object]) -> None:
+    """Tell of callers that do not get through TLS, which pynetdicom keeps to itself.
+
+    Args:
+        context: Of the connections that are accepted from now on.
+        report: Called in the connection's thread with OpenSSL's reason, of a bounded set.
+    """
+
+    class Reporting(ssl.SSLSocket):
+        def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002
+            try:
+                return super().read(len, buffer)
+            except _NO_FAILURE:
+                raise
+            except ssl.SSLError as error:
+                report(error.reason or "unknown")
+                raise
+
+    context.sslsocket_class = Reporting
 
 
 def listen_with_tls(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:

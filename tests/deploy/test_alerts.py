@@ -237,6 +237,9 @@ def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:
         ),
         (dicom("associations_ended_total", "0x400 1x80", reason="rejected"), TURNED_AWAY),
         ({f'{REQUESTS}{{{STUDIES}, status="408"}}': "0x400 1x80"}, TURNED_AWAY),
+        # Too many at once at the door, before the queue is asked; or it took too long.
+        ({f'{REQUESTS}{{{STUDIES}, status="503"}}': "0x400 1x80"}, TURNED_AWAY),
+        ({f'{REQUESTS}{{{STUDIES}, status="504"}}': "0x400 1x80"}, TURNED_AWAY),
         # What is no photograph is nobody's who was turned away.
         ({f'{REQUESTS}{{{STUDIES}, status="422"}}': "0+1x480"}, set()),
         # Each image of a batch is a prediction, though their requests have 200.
@@ -263,6 +266,14 @@ def test_a_service_that_was_never_seen_is_down(tmp_path: Path) -> None:
         (
             {
                 'dermhybrid_problems_total{job="dermhybrid", route="/dicom/studies", '
+                'problem="service-busy"}': "0+500x480"
+            },
+            set(),
+        ),
+        # Nor are jobs that are tried again while the queue is full predictions that were refused.
+        (
+            {
+                'dermhybrid_problems_total{job="dermhybrid", route="/dicom/jobs/{job_id}/retry", '
                 'problem="service-busy"}': "0+500x480"
             },
             set(),

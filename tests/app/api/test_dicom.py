@@ -5,11 +5,12 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -379,9 +380,11 @@ def test_the_archive_is_waited_for(tiny_models: Path, tmp_path: Path) -> None:
     assert not re.search(b"Roe", (tmp_path / "queue" / "jobs.sqlite").read_bytes())
 
 
-def test_the_runbooks_command_tries_all_dead_jobs_again(tiny_models: Path, tmp_path: Path) -> None:
+def test_the_runbooks_command_tries_dead_jobs_again_but_what_ends_the_process(
+    tiny_models: Path, tmp_path: Path
+) -> None:
     (command,) = re.findall(
-        r"^curl .*?retry$",
+        r"^BASE=.*?retry\"$",
         (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8"),
         re.DOTALL | re.MULTILINE,
     )
@@ -405,14 +408,20 @@ def test_the_runbooks_command_tries_all_dead_jobs_again(tiny_models: Path, tmp_p
 
         until(lambda: number("dead") == 3)
         running.kill(signal.SIGTERM)
+        with closing(sqlite3.connect(tmp_path / "queue" / "jobs.sqlite")) as jobs, jobs:
+            jobs.execute(
+                "UPDATE jobs SET problem = 'process-ended' "
+                "WHERE id = (SELECT id FROM jobs WHERE state = 'dead' LIMIT 1)"
+            )
         with run_orthanc(tmp_path) as orthanc:
             running.settings["DICOM_STORE_PEER"] = f"ORTHANC@127.0.0.1:{orthanc.dicom_port}"
             running.start()
             running.wait()
-            here = command.replace("http://", "").replace("localhost:8000", running.url)
+            here = command.replace("http://localhost:8000", running.url)
             subprocess.run(["bash", "-ec", here], check=True)
-            until(lambda: number("stored") == 3)
-            assert orthanc.count() == {"SR": 3, "OT": 3}
+            until(lambda: number("stored") == 2)
+            assert number("dead") == 1
+            assert orthanc.count() == {"SR": 2, "OT": 2}
 
 
 def test_kills_lose_nothing_and_double_nothing(tiny_models: Path, tmp_path: Path) -> None:

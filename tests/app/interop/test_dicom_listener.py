@@ -3,11 +3,14 @@
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 
 from app.domain.errors import AccessConfigurationError
 from app.interop.dicom_listener import Door, StorageListener
@@ -28,6 +31,13 @@ class Taken(list[tuple[bytes, str]]):
 
     def take(self, instance: bytes, sender: str) -> None:
         self.append((instance, sender))
+
+    def await_ended(self, number: int) -> None:
+        """Callers are gone before the threads that answered them have said so."""
+        give_up = time.monotonic() + 20
+        while len(self.ended) < number:
+            assert time.monotonic() < give_up, self.ended
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -105,7 +115,9 @@ def test_with_tls_nothing_goes_in_the_clear(photograph: Path, keys: Path) -> Non
         trusting = ("+tla", "+cf", keys / "service.crt")
         assert store(port, photograph, *trusting).returncode == 0
         assert store(port, photograph, "+tla", "+cf", keys / "camera.crt").returncode != 0
+        taken.await_ended(2)
     assert len(taken) == 1
+    assert taken.ended == ["tls", "tls"]
 
 
 def test_with_authorities_only_their_clients_may_send(photograph: Path, keys: Path) -> None:
@@ -118,8 +130,11 @@ def test_with_authorities_only_their_clients_may_send(photograph: Path, keys: Pa
             ("-aet", "CAMERA"),
         ):
             assert store(port, photograph, *refused).returncode != 0
+        taken.await_ended(3)
         named = store(port, photograph, "-aet", "OTHER", *shown(keys, "camera"))
         assert CALLING_NOT_RECOGNISED in named.stderr
+        taken.await_ended(4)
+    assert taken.ended == ["tls", "tls", "tls", "rejected"]
     assert [sender for _, sender in taken] == ["ae:CAMERA@127.0.0.1"]
 
 
@@ -128,6 +143,23 @@ def test_a_caller_that_says_nothing_keeps_nobody_out(photograph: Path, keys: Pat
     with listening(tls=files) as (port, taken), socket.create_connection(("127.0.0.1", port)):
         assert store(port, photograph, "+tla", "+cf", keys / "service.crt").returncode == 0
     assert len(taken) == 1
+
+
+def test_who_offers_nothing_that_is_taken_is_told_apart_from_who_only_looks(
+    photograph: Path, keys: Path
+) -> None:
+    with listening() as (port, taken):
+        entity = AE(ae_title="CT")
+        entity.add_requested_context(CTImageStorage)
+        assert not entity.associate("127.0.0.1", port, ae_title="DERMHYBRID").is_established
+        taken.await_ended(1)
+        socket.create_connection(("127.0.0.1", port)).close()  # as load balancers do
+        assert store(port, photograph).returncode == 0
+    assert taken.ended == ["no-context"]
+    with listening(tls=(keys / "service.crt", keys / "service.key", None)) as (port, taken):
+        socket.create_connection(("127.0.0.1", port)).close()
+        assert store(port, photograph, "+tla", "+cf", keys / "service.crt").returncode == 0
+    assert taken.ended == []
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
