@@ -52,13 +52,14 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"Split `{training.protocol}` (64 % training, 16 % validation, 20 % test"
         f"{_LEAK[training.protocol]}), seed "
-        f"{training.split_seed}, fingerprint `{training.data_fingerprint}`. {POPULATION} "
-        f"{SKIN_TONE_LIMIT}",
+        f"{training.split_seed}, fingerprints of the data `{training.data_fingerprint}`, of the "
+        f"split `{training.split_fingerprint}`. {POPULATION} {SKIN_TONE_LIMIT}",
         "",
         "## Training",
         "",
-        f"{training.epochs} epochs (at most {stages}), {training.steps:,} steps of "
-        f"{training.recipe['batch_size']} images, {training.seconds / 3600:.1f} hours on "
+        f"{training.epochs} epoch{'' if training.epochs == 1 else 's'} (at most {stages}), "
+        f"{training.steps:,} steps of {training.recipe['batch_size']} images, "
+        f"{training.seconds / 3600:.1f} hours on "
         f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
         f"{_origins(training.recipe)}"
         f"Trained by: {commits}. Exported by: commit `{manifest.git_commit}`. The whole recipe is "
@@ -188,8 +189,11 @@ def _origins(recipe: dict[str, Any]) -> str:
             words += " by the mean of its answers to four mirrorings"
         words += (
             f": {recipe['distillation_weight']:.0%} of the loss, "
-            f"temperature {recipe['distillation_temperature']:g}. "
+            f"temperature {recipe['distillation_temperature']:g}"
         )
+        if recipe.get("hint_weight"):
+            words += f"; added, {recipe['hint_weight']:g} times what its maps leave unexplained"
+        words += ". "
     return words
 
 
@@ -202,4 +206,4 @@ def _stage(stage: dict[str, Any]) -> str:
 def _code(process: TrainingProcess) -> str:
     if process.git_commit is None:
         return "code before its first commit"
-    return f"commit `{process.git_commit}`{'' if process.clean else ' with later changes'}"
+    return f"commit `{process.git_commit}`{'' if process.clean else ' with uncommitted changes'}"

@@ -30,7 +30,7 @@ INTENDED_USE: Final = (
 )
 OUT_OF_SCOPE: Final = (
     "Any clinical decision, photographs without a dermatoscope, mucosa and nails, diagnoses "
-    "outside the seven classes (the model always answers one of them), and populations other than "
+    "outside the seven classes (the network always names one of them), and populations other than "
     "those below."
 )
 DATA_TERMS: Final = (
@@ -198,8 +198,9 @@ def _facts(manifest: Manifest | EnsembleManifest, members: Sequence[Manifest]) -
         output_and_input_data_types="Image in; JSON with probabilities, decision, prediction sets, "
         "operating points, heatmap out.",
         development_data_characterization=f"{DATA_TERMS} Split `{training.protocol}`: 64 % "
-        f"training, 16 % validation, 20 % test, seed {training.split_seed}, fingerprint "
-        f"{training.data_fingerprint}. {POPULATION}",
+        f"training, 16 % validation, 20 % test, seed {training.split_seed}, fingerprints of the "
+        f"data {training.data_fingerprint}, of the split {training.split_fingerprint}. "
+        f"{POPULATION}",
         bias_mitigation_approaches="Weights of classes against their imbalance; figures by age, "
         f"sex and site below. {SKIN_TONE_LIMIT}",
         ongoing_maintenance="A published version never changes. `dermhybrid audit report` compares "

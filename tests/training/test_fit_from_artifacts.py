@@ -118,6 +118,18 @@ def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
 
     with pytest.raises(KilledError):
         fit(recipe, data, killed, checkpoint_seconds=0.0, report_step=kill_at_two)
+    state = read_state(killed)
+    assert state is not None
+    checkpoint = tf.train.load_checkpoint(str(killed / state[0] / "checkpoint"))
+    own = len(build_hybrid(TINY, 32).trainable_variables)
+    projections = [
+        checkpoint.get_tensor(
+            f"optimizer/_trainable_variables/{own + i}/.ATTRIBUTES/VARIABLE_VALUE"
+        )
+        for i in range(6)  # three kernels, each with its bias
+    ]
+    assert [values.ndim for values in projections] == [2, 1] * 3
+    assert all(np.abs(values).max() > 0 for values in projections)  # they began at 0
     fit(recipe, data, killed)
     (expected,), (received,) = read_history(whole), read_history(killed)
     for name in ("loss", "validation_loss"):

@@ -1,5 +1,8 @@
 """A student learns to tell its teacher's maps, and nothing of that is left in what is kept."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +12,27 @@ from training.architectures import BACKBONE_MAPS, build_hybrid
 from training.config import Backbone, Recipe
 from training.hints import Hints, hint_maps
 
+TWO_DEVICES = """
+import tensorflow as tf
+from training.hints import Hints
+
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+maps = [tf.random.stateless_normal([4, size, size, 3], [size, 0]) for size in (12, 6, 3)]
+taught = [tf.random.stateless_normal([4, size, size, 5], [size, 1]) for size in (12, 6, 3)]
+with strategy.scope():
+    hints = Hints((5, 5, 5))
+    hints.build([each.shape for each in maps])
+
+def rows(context):
+    first = 2 * context.replica_id_in_sync_group
+    return [[each[first : first + 2] for each in some] for some in (maps, taught)]
+
+shared = strategy.experimental_distribute_values_from_function(rows)
+losses = tf.function(lambda: strategy.run(hints, args=shared))()
+print(float(hints(maps, taught)), float(strategy.reduce("SUM", losses, axis=None)))
+"""
 RANDOM = np.random.default_rng(0)
 
 
@@ -74,6 +98,14 @@ def test_a_teachers_larger_maps_are_averaged_over_the_students_places(compiled: 
     small = [averaged(each, mine.shape[1]) for each, mine in zip(taught, own, strict=True)]
     ask = tf.function(hints, jit_compile=compiled)
     assert float(ask(own, taught)) == pytest.approx(float(hints(own, small)), rel=1e-4)
+
+
+def test_two_devices_add_up_to_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=True
+    )
+    whole, together = map(float, done.stdout.split())
+    assert together == pytest.approx(whole, rel=1e-5)
 
 
 def test_learning_explains_what_can_be_explained() -> None:

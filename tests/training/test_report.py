@@ -31,3 +31,5 @@ def test_a_card_names_the_artifacts_that_a_model_was_made_from(tmp_path: Path) -
     mirrored = card_of(manifest, Recipe.from_json(values | {"teacher_mirrored": True}))
     assert "`big/3` taught it by the mean of its answers to four mirrorings: 70%" in mirrored
     assert "/home" not in card
+    hinted = card_of(manifest, Recipe.from_json(values | {"hint_weight": 5.0}))
+    assert "temperature 2.5; added, 5 times what its maps leave unexplained. " in hinted
