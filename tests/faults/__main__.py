@@ -17,7 +17,7 @@ from tests.faults.sections import FAULTS, in_order, inject
 from tests.faults.stage import Stage
 from training.hardware import describe_hardware
 from training.provenance import running_code
-from training.readme import MODELS
+from training.readme import MODELS, newest_artifact
 
 RESULTS: Final = Path("docs/results/faults.json")
 PAGE: Final = Path("docs/faults.md")
@@ -55,6 +55,7 @@ async def _inject(stage: Stage, names: list[str], found: dict[str, Any]) -> None
     async for name, report in inject(stage, names):
         seconds, started = time.monotonic() - started, time.monotonic()
         found[name] = {
+            "model": f"{MODEL}@{newest_artifact(MODEL).name}",
             "hardware": f"{describe_hardware()}, {platform.system()}",
             "git_commit": running_code().git_commit,
             "seconds": round(seconds, 1),

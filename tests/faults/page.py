@@ -13,9 +13,10 @@ def write_page(results: dict[str, Any], page: Path) -> None:
         "# Faults",
         "",
         "Made by `make faults`, which writes `docs/results/faults.json` and this page: the service "
-        "as a process of its own, on OpenVINO with CNN-EfficientNet-Lite0, under each fault in "
-        "turn. Times are of a client on the same machine, which shares its processor. `no answer` "
-        "is a connection that ended without one, `caller left` one that the caller gave up.",
+        "as a process of its own, on OpenVINO with one model, under each fault in turn. Times and "
+        "memory are those of the version that is named; the client is on the same machine, and "
+        "shares its processor. `no answer` is a connection that ended without one, `caller left` "
+        "one that the caller gave up.",
         "",
         *_origins(results),
         "",
@@ -36,12 +37,13 @@ def write_page(results: dict[str, Any], page: Path) -> None:
 
 
 def _origins(results: dict[str, Any]) -> list[str]:
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for name, found in results.items():
-        groups.setdefault((found["hardware"], found["git_commit"]), []).append(name)
+        origin = found["model"], found["hardware"], found["git_commit"]
+        groups.setdefault(origin, []).append(name)
     return [
-        f"- {', '.join(names)}: {hardware}, commit `{commit}`."
-        for (hardware, commit), names in groups.items()
+        f"- {', '.join(names)}: {model}, {hardware}, commit `{commit}`."
+        for (model, hardware, commit), names in groups.items()
     ]
 
 
