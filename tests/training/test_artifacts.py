@@ -11,22 +11,14 @@ import tensorflow as tf
 
 from app.domain.errors import ArtifactDigestError
 from tests.tiny_artifact import TinyModel, write_tiny_artifact
+from tests.training.tiny_recipe import TINY
 from training.architectures import build_hybrid
 from training.artifacts import assign_stored, load_answers, load_lessons
-from training.config import Backbone, Recipe
 from training.distillation import DistilledHybrid, answers_alone
 from training.hints import hint_maps
 from training.inference_graph import InferenceGraph, stored_variables
 from training.synthetic import draw_lesion
 
-RECIPE = Recipe(
-    "tiny",
-    Backbone.EFFICIENTNET_LITE0,
-    attention=True,
-    cnn_filters=(4,),
-    backbone_weights="none",
-    frozen_layers=0,
-)
 IMAGES = np.stack([draw_lesion(seed, seed, 224, 224) for seed in (0, 4)])
 
 
@@ -48,9 +40,9 @@ def test_a_teacher_shows_the_maps_that_its_answers_are_made_of(
     tmp_path: Path, compiled: bool
 ) -> None:
     keras.utils.set_random_seed(1)
-    hybrid = build_hybrid(RECIPE, 224)
+    hybrid = build_hybrid(TINY, 224)
     folder = write_tiny_artifact(
-        tmp_path, "tiny", attention=True, model=InferenceGraph(hybrid), recipe=RECIPE.to_json()
+        tmp_path, "tiny", attention=True, model=InferenceGraph(hybrid), recipe=TINY.to_json()
     )
     lesson, channels = load_lessons(folder, compiled=compiled)
     gc.collect()  # what the network was converted from is gone, and its memory is others'
@@ -71,7 +63,7 @@ def test_an_artifact_of_another_kind_shows_no_maps(tmp_path: Path) -> None:
 
 
 def test_a_mirrored_artifact_shows_no_maps(tmp_path: Path) -> None:
-    folder = write_tiny_artifact(tmp_path, "tiny", recipe=replace(RECIPE, mirrored=True).to_json())
+    folder = write_tiny_artifact(tmp_path, "tiny", recipe=replace(TINY, mirrored=True).to_json())
     with pytest.raises(ValueError, match="name a teacher that is not mirrored"):
         load_lessons(folder, compiled=False)
 
@@ -103,14 +95,14 @@ def test_a_damaged_artifact_teaches_nothing_and_begins_nothing(tmp_path: Path) -
     with pytest.raises(ArtifactDigestError):
         load_answers(folder, compiled=False)
     with pytest.raises(ArtifactDigestError):
-        assign_stored(build_hybrid(RECIPE, 32), folder)
+        assign_stored(build_hybrid(TINY, 32), folder)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_lite")
 def test_weights_come_back_in_half_precision_and_only_into_the_same_layers(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
-    model = build_hybrid(RECIPE, 224)
+    model = build_hybrid(TINY, 224)
     random = np.random.default_rng(0)
     for variable in stored_variables(model):
         if variable.name != "moving_variance" and variable.dtype == "float32":
@@ -118,7 +110,7 @@ def test_weights_come_back_in_half_precision_and_only_into_the_same_layers(tmp_p
     folder = write_tiny_artifact(tmp_path, "tiny", attention=True, model=InferenceGraph(model))
 
     # Another image size, and layers that are not trained, keep the order.
-    other = build_hybrid(replace(RECIPE, initial_model=str(folder), frozen_layers=30), 32)
+    other = build_hybrid(replace(TINY, initial_model=str(folder), frozen_layers=30), 32)
     seeds = [v.numpy() for v in other.variables if v.dtype != "float32"]
     assign_stored(other, folder)
     assert len(seeds) == 2
@@ -131,10 +123,10 @@ def test_weights_come_back_in_half_precision_and_only_into_the_same_layers(tmp_p
         tolerance = 1e-3 if len(expected.shape) > 1 else 0.0
         np.testing.assert_allclose(received.numpy(), expected.numpy(), rtol=tolerance, atol=1e-6)
 
-    without = build_hybrid(replace(RECIPE, attention=False), 32)
+    without = build_hybrid(replace(TINY, attention=False), 32)
     with pytest.raises(ValueError, match="same backbone"):
         assign_stored(without, folder)
-    wider = build_hybrid(replace(RECIPE, cnn_filters=(8,)), 32)
+    wider = build_hybrid(replace(TINY, cnn_filters=(8,)), 32)
     before = [variable.numpy() for variable in stored_variables(wider)]
     with pytest.raises(ValueError, match=r"\(3, 3, 3, 4\), .*cnn_1_conv/kernel.*\(3, 3, 3, 8\)"):
         assign_stored(wider, folder)

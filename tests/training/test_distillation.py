@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tests.tiny_artifact import TinyModel
+from tests.training.tiny_recipe import TINY
 from training.architectures import build_hybrid
-from training.config import Backbone, Recipe
 from training.distillation import (
     DistilledHybrid,
     answers_alone,
@@ -23,14 +23,6 @@ RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(0, 1, (5, 32, 32, 3)).astype(np.float32)
 LABELS = np.eye(7, dtype=np.float32)[[0, 1, 2, 3, 4]]
 WEIGHTS = np.array([0.0, 1.0, 2.0, 3.0, 4.0], np.float32)
-TINY = Recipe(
-    "tiny",
-    Backbone.EFFICIENTNET_LITE0,
-    attention=True,
-    cnn_filters=(4,),
-    backbone_weights="none",
-    frozen_layers=0,
-)
 TEACHER = TinyModel(attention=False, seed=1)
 
 

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tests.tiny_artifact import write_tiny_artifact
+from tests.training.tiny_recipe import TINY
 from training.architectures import build_hybrid
-from training.config import Backbone, Recipe, Stage
+from training.config import Stage
 from training.evaluate import load_graph, measure_as_trained
 from training.fit import fit
 from training.inference_graph import InferenceGraph
@@ -24,16 +25,7 @@ from training.run_folder import (
     read_state,
 )
 
-TINY = Recipe(
-    "tiny",
-    Backbone.EFFICIENTNET_LITE0,
-    attention=True,
-    cnn_filters=(4,),
-    backbone_weights="none",
-    frozen_layers=0,
-    stages=(Stage(32, 1, 1e-3, 3),),
-    batch_size=8,
-)
+SHORT = replace(TINY, stages=(Stage(32, 1, 1e-3, 3),), batch_size=8)
 
 
 class KilledError(Exception):
@@ -41,14 +33,14 @@ class KilledError(Exception):
 
 
 def write_initial_model(source: keras.Model, data: PreparedData, folder: Path) -> Path:
-    """An artifact with the weights of a hybrid of `TINY` at 224 pixels."""
+    """An artifact with the weights of a hybrid of `SHORT` at 224 pixels."""
     return write_tiny_artifact(
         folder / "models",
         "tiny",
         attention=True,
         model=InferenceGraph(source),
         split_fingerprint=data.split_fingerprint,
-        recipe=TINY.to_json(),
+        recipe=SHORT.to_json(),
     )
 
 
@@ -62,7 +54,7 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
         tmp_path / "models", "teacher", split_fingerprint=data.split_fingerprint
     )
     recipe = replace(
-        TINY,
+        SHORT,
         teacher=str(teacher),
         distillation_weight=0.5,
         distillation_temperature=2.0,
@@ -99,9 +91,9 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
 def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
     data: PreparedData, tmp_path: Path
 ) -> None:
-    teacher = write_initial_model(build_hybrid(TINY, 224), data, tmp_path)
+    teacher = write_initial_model(build_hybrid(SHORT, 224), data, tmp_path)
     recipe = replace(
-        TINY,
+        SHORT,
         teacher=str(teacher),
         distillation_weight=0.5,
         distillation_temperature=2.0,
@@ -121,7 +113,7 @@ def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
     state = read_state(killed)
     assert state is not None
     checkpoint = tf.train.load_checkpoint(str(killed / state[0] / "checkpoint"))
-    own = len(build_hybrid(TINY, 32).trainable_variables)
+    own = len(build_hybrid(SHORT, 32).trainable_variables)
     projections = [
         checkpoint.get_tensor(
             f"optimizer/_trainable_variables/{own + i}/.ATTRIBUTES/VARIABLE_VALUE"
@@ -135,7 +127,7 @@ def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
     for name in ("loss", "validation_loss"):
         assert received[name] == pytest.approx(expected[name], rel=1e-3)
     # What is kept is the hybrid; the projections are the run's.
-    build_hybrid(TINY, 224).load_weights(best_weights(killed, 0))
+    build_hybrid(SHORT, 224).load_weights(best_weights(killed, 0))
     without = tmp_path / "without"
     fit(replace(recipe, hint_weight=0.0), data, without)
     (plain,) = read_history(without)
@@ -146,12 +138,12 @@ def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
 @pytest.mark.usefixtures("short_lite")
 def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path) -> None:
     keras.utils.set_random_seed(7)
-    source = build_hybrid(TINY, 224)
+    source = build_hybrid(SHORT, 224)
     artifact = write_initial_model(source, data, tmp_path)
     # A rate at which nothing moves shows what the run began with; its own seed is another.
-    recipe = replace(TINY, initial_model=str(artifact), stages=(Stage(32, 1, 1e-12, 1),))
+    recipe = replace(SHORT, initial_model=str(artifact), stages=(Stage(32, 1, 1e-12, 1),))
     fit(recipe, data, tmp_path / "run")
-    trained = build_hybrid(TINY, 32)
+    trained = build_hybrid(SHORT, 32)
     trained.load_weights(best_weights(tmp_path / "run", 0))
     for name in ("head_1", "logits", "cnn_1_conv"):
         np.testing.assert_allclose(
@@ -170,14 +162,14 @@ def test_a_run_begins_with_its_initial_model(data: PreparedData, tmp_path: Path)
 def test_a_run_is_judged_by_weights_between_its_own_and_its_initial_models(
     data: PreparedData, tmp_path: Path
 ) -> None:
-    source = build_hybrid(TINY, 224)
+    source = build_hybrid(SHORT, 224)
     artifact = write_initial_model(source, data, tmp_path)
     recipe = replace(
-        TINY, initial_model=str(artifact), initial_share=0.75, stages=(Stage(32, 1, 1e-2, 1),)
+        SHORT, initial_model=str(artifact), initial_share=0.75, stages=(Stage(32, 1, 1e-2, 1),)
     )
     run = tmp_path / "run"
     result = fit(recipe, data, run)
-    learnt, kept = build_hybrid(TINY, 224), build_hybrid(TINY, 224)
+    learnt, kept = build_hybrid(SHORT, 224), build_hybrid(SHORT, 224)
     learnt.load_weights(best_weights(run, 0))
     kept.load_weights(interpolated_weights(run))
     for name in ("head_1", "logits"):
@@ -200,7 +192,7 @@ def test_a_run_is_judged_by_weights_between_its_own_and_its_initial_models(
 def test_a_recipe_says_whether_its_artifact_is_mirrored(
     data: PreparedData, tmp_path: Path, mirrored: bool
 ) -> None:
-    recipe = replace(TINY, mirrored=mirrored, stages=(Stage(32, 1, 1e-2, 1),))
+    recipe = replace(SHORT, mirrored=mirrored, stages=(Stage(32, 1, 1e-2, 1),))
     fit(recipe, data, tmp_path / "run")
     graph = load_graph(tmp_path / "run")
     # As far as its one step has taken it, the network sees which way is up in noise alone.
