@@ -67,7 +67,7 @@ def load_lessons(
         ValueError: Its manifest has no recipe of `training.config`, or it answers with the mean
             over mirrorings, which has maps of no image.
     """
-    hybrid = _rebuild(_checked(folder))
+    hybrid = _rebuild(folder.resolve())
     outputs = [hybrid.output, *hint_maps(hybrid)]
     channels = tuple(maps.shape[-1] for maps in outputs[1:])
     view = keras.Model(hybrid.input, outputs)

@@ -10,9 +10,10 @@ from typer.testing import CliRunner, Result
 
 from app.domain.measurements import Metrics
 from tests.tiny_artifact import tiny_metrics, write_tiny_artifact
+from tests.training.tiny_recipe import TINY
 from training import ablate as ablations
 from training.cli import app
-from training.config import Backbone, Recipe, Stage
+from training.config import Recipe, Stage
 from training.evaluate import evaluate, measure_as_trained
 from training.export import ExportError, export
 from training.fit import fit
@@ -146,17 +147,7 @@ def test_rows_of_another_base_or_teacher_are_not_taken(
 def test_a_metadata_hybrid_is_measured_as_it_was_validated_and_never_exported(
     data: PreparedData, tmp_path: Path
 ) -> None:
-    recipe = Recipe(
-        "tiny",
-        Backbone.EFFICIENTNET_LITE0,
-        attention=True,
-        cnn_filters=(4,),
-        backbone_weights="none",
-        frozen_layers=0,
-        metadata=True,
-        stages=(Stage(32, 1, 1e-2, 4),),
-        batch_size=8,
-    )
+    recipe = replace(TINY, metadata=True, stages=(Stage(32, 1, 1e-2, 4),), batch_size=8)
     run = tmp_path / "run"
     fit(recipe, data, run)
     metrics = measure_as_trained(run, data, Part.VALIDATION)

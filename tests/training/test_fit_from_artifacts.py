@@ -32,6 +32,11 @@ class KilledError(Exception):
     pass
 
 
+def kill_at_two(progress: Progress, _steps: int, _loss: float) -> None:
+    if progress.step == 2:
+        raise KilledError
+
+
 def write_initial_model(source: keras.Model, data: PreparedData, folder: Path) -> Path:
     """An artifact with the weights of a hybrid of `SHORT` at 224 pixels."""
     return write_tiny_artifact(
@@ -62,10 +67,6 @@ def test_a_distilled_run_resumes_with_its_teacher_and_no_other(
         mixup=0.2,
     )
     run = tmp_path / "run"
-
-    def kill_at_two(progress: Progress, _steps: int, _loss: float) -> None:
-        if progress.step == 2:
-            raise KilledError
 
     with pytest.raises(KilledError):
         fit(recipe, data, run, checkpoint_seconds=0.0, report_step=kill_at_two)
@@ -103,10 +104,6 @@ def test_a_run_with_hints_resumes_with_what_it_learnt_to_tell(
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     fit(recipe, data, whole)
-
-    def kill_at_two(progress: Progress, _steps: int, _loss: float) -> None:
-        if progress.step == 2:
-            raise KilledError
 
     with pytest.raises(KilledError):
         fit(recipe, data, killed, checkpoint_seconds=0.0, report_step=kill_at_two)
