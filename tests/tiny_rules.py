@@ -106,6 +106,7 @@ def tiny_rules(
             accuracy=INTERVAL,
             num_malignant=6,
             num_malignant_reported_benign=1,
+            reported_benign_by_class={"akiec": 0, "bcc": 0, "mel": 1},
             reasons={"malignancy": 0.4},
         ),
     )

@@ -26,7 +26,7 @@ from app.domain.manifest import Manifest, read_manifest
 from training.inference_graph import SIGNATURE
 from training.markdown import in_words
 from training.novelty_page import SOURCE as NOVELTY
-from training.report import malignant_among_reported
+from training.report import malignant_among_reported, reported_benign
 from training.served import title_of
 from training.synthetic import draw_lesion
 
@@ -111,7 +111,7 @@ def decisions_table() -> str:
         lines.append(
             f"| {title_of(manifest)} | {shares} | {in_words(found.accuracy, 3)} | "
             f"{malignant_among_reported(found, manifest.metrics.num_images)} | "
-            f"{found.num_malignant_reported_benign} of {found.num_malignant} | {refused:.1%} |"
+            f"{reported_benign(found)} | {refused:.1%} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -146,8 +146,8 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
         f"the images are reported, {outcome.referred:.1%} referred to a person, "
         f"{outcome.rejected:.1%} rejected as out of distribution, the checks of picture quality "
         f"left aside. Of what is reported, {in_words(outcome.accuracy, 3)} is right; "
-        f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant} malignant images are "
-        f"reported as benign, {malignant_among_reported(outcome, metrics.num_images)} of what is "
+        f"of the malignant images {reported_benign(outcome)} are reported as benign, "
+        f"{malignant_among_reported(outcome, metrics.num_images)} of what is "
         f"reported as that{_rejected(outcome)}."
         f"{_ONLY_BENIGN if reports_benign_alone(rules, metrics.operating_points) else ''}",
         "",
@@ -190,6 +190,19 @@ def rules_lines(rules: DecisionRules | None, metrics: Metrics) -> list[str]:
             "alone, and nothing is promised for it.",
         ]
     return [*lines, ""]
+
+
+def reported_benign(outcome: Outcome) -> str:
+    """How many malignant images are reported as benign, of how many, and of which classes.
+
+    Args:
+        outcome: On the test part.
+    """
+    of_all = f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant}"
+    if outcome.reported_benign_by_class is None:
+        return of_all
+    counts = ", ".join(f"{label} {n}" for label, n in outcome.reported_benign_by_class.items())
+    return f"{of_all} ({counts})"
 
 
 def malignant_among_reported(outcome: Outcome, num_images: int) -> str:

@@ -25,7 +25,12 @@ from app.domain.rules import DecisionRules
 from training.figures import draw_confusion_matrix, draw_validation_curves
 from training.markdown import in_words, table
 from training.paper_tables import ablations, accuracies, class_scores, costs
-from training.report import malignant_among_reported, reliability_lines, rules_lines
+from training.report import (
+    malignant_among_reported,
+    reliability_lines,
+    reported_benign,
+    rules_lines,
+)
 from training.served import title_of
 
 MODELS: Final = Path("models")
@@ -146,7 +151,7 @@ def _decisions(manifests: list[Manifest], ensemble: EnsembleManifest | None) -> 
                 f"{outcome.rejected:.1%}",
                 in_words(outcome.accuracy, 3),
                 malignant_among_reported(outcome, num_images),
-                f"{outcome.num_malignant_reported_benign} of {outcome.num_malignant}",
+                reported_benign(outcome),
                 f"{referral.accuracy.value:.3f} at {referral.referred.value:.1%}",
                 " / ".join(f"{r.measured.coverage.value:.3f}" for r in rules.prediction_sets),
             ]

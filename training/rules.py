@@ -165,10 +165,13 @@ def measure_outcome(
     unapplied = {Reason.NO_RULES, Reason.POOR_QUALITY}
     if rules.max_disagreement is None:
         unapplied.add(Reason.DISAGREEMENT)
-    malignant = [CLASS_INDEX[c.label] for c in CLASSES if c.malignancy is not Malignancy.BENIGN]
+    malignant = {
+        c.label: CLASS_INDEX[c.label] for c in CLASSES if c.malignancy is not Malignancy.BENIGN
+    }
+    indices = list(malignant.values())
     predicted = answers.probabilities.argmax(axis=1)
-    is_malignant, reported = np.isin(answers.labels, malignant), actions == Action.REPORT
-    reported_benign = reported & ~np.isin(predicted, malignant)
+    is_malignant, reported = np.isin(answers.labels, indices), actions == Action.REPORT
+    reported_benign = reported & ~np.isin(predicted, indices)
     return Outcome(
         reported=_mean(reported),
         referred=_mean(actions == Action.REFER),
@@ -178,6 +181,10 @@ def measure_outcome(
         num_malignant_rejected=int((is_malignant & (actions == Action.REJECT)).sum()),
         malignant_of_reported=share(is_malignant, reported_benign, answers.groups, seed=seed),
         num_malignant_reported_benign=int((is_malignant & reported_benign).sum()),
+        reported_benign_by_class={
+            label: int((reported_benign & (answers.labels == index)).sum())
+            for label, index in malignant.items()
+        },
         reasons={
             reason.value: _mean(np.array([reason in decision.reasons for decision in decisions]))
             for reason in Reason

@@ -176,6 +176,9 @@ def _all_clear_limit(rules: DecisionRules) -> list[str]:
         f"A reported answer is no all-clear: {outcome.num_malignant_reported_benign} of "
         f"{outcome.num_malignant} malignant test images were reported as benign"
     )
+    if outcome.reported_benign_by_class is not None:
+        counts = ", ".join(f"{n} {label}" for label, n in outcome.reported_benign_by_class.items())
+        limit += f" ({counts})"
     if outcome.malignant_of_reported is not None:
         found = outcome.malignant_of_reported
         share = f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
@@ -289,6 +292,10 @@ def _safety(metrics: Metrics, rules: DecisionRules | None) -> list[MetricResult]
             "accuracy of what is reported": outcome.accuracy,
             "malignant test images": outcome.num_malignant,
             "malignant test images reported as benign": outcome.num_malignant_reported_benign,
+        }
+        values |= {
+            f"{label} test images reported as benign": number
+            for label, number in (outcome.reported_benign_by_class or {}).items()
         }
         if outcome.malignant_of_reported is not None:
             values["malignant share of what is reported as benign"] = outcome.malignant_of_reported

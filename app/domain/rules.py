@@ -119,6 +119,7 @@ class Outcome(Strict):
         accuracy: Of what is reported.
         num_malignant: Test images of a malignant class.
         num_malignant_reported_benign: Of these, how many are reported as a benign class.
+        reported_benign_by_class: The same by true class; None where that was not counted.
         num_malignant_rejected: Of these, how many get no answer; None where that was not counted.
         malignant_of_reported: Share of malignant images among what is reported as benign; None
             where that was not measured.
@@ -131,6 +132,7 @@ class Outcome(Strict):
     accuracy: Interval
     num_malignant: Annotated[int, Field(ge=0)]
     num_malignant_reported_benign: Annotated[int, Field(ge=0)]
+    reported_benign_by_class: dict[str, Annotated[int, Field(ge=0)]] | None = None
     num_malignant_rejected: Annotated[int, Field(ge=0)] | None = None
     malignant_of_reported: Interval | None = None
     reasons: dict[str, Probability]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app.domain.manifest import Manifest, read_manifest
 from tests.tiny_artifact import write_tiny_artifact
+from tests.tiny_rules import tiny_calibration, tiny_point, tiny_rules
 from training.cards import model_card
 from training.config import Recipe
 from training.recipes.catalog import RECIPES
@@ -33,3 +34,20 @@ def test_a_card_names_the_artifacts_that_a_model_was_made_from(tmp_path: Path) -
     assert "/home" not in card
     hinted = card_of(manifest, Recipe.from_json(values | {"hint_weight": 5.0}))
     assert "temperature 2.5; added, 5 times what its maps leave unexplained. " in hinted
+
+
+def test_a_card_tells_of_which_classes_the_missed_images_are(tmp_path: Path) -> None:
+    folder = write_tiny_artifact(
+        tmp_path, "tiny", calibration=tiny_calibration(tiny_point()), decision=tiny_rules()
+    )
+    manifest, _ = read_manifest(folder)
+    card = card_of(manifest, RECIPES["lite-efficientnet-lite0"])
+    assert "of the malignant images 1 of 6 (akiec 0, bcc 0, mel 1) are reported as benign" in card
+    assert "1 of 6 malignant test images were reported as benign (0 akiec, 0 bcc, 1 mel)" in card
+    assert manifest.decision is not None
+    outcome = manifest.decision.outcome.model_copy(update={"reported_benign_by_class": None})
+    before = manifest.decision.model_copy(update={"outcome": outcome})
+    card = card_of(
+        manifest.model_copy(update={"decision": before}), RECIPES["lite-efficientnet-lite0"]
+    )
+    assert "of the malignant images 1 of 6 are reported as benign" in card

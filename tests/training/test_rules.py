@@ -1,10 +1,12 @@
 """Rules are chosen as their papers say, and do on fresh data what they promise."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.domain.labels import LABELS
+from app.domain.labels import CLASS_INDEX, LABELS
 from tests.tiny_rules import tiny_calibration, tiny_point
 from training.calibration import apply_temperature
 from training.novelty import fit_feature_space
@@ -156,6 +158,18 @@ def test_the_outcome_counts_what_decisions_say() -> None:
     assert 0 < outcome.num_malignant_reported_benign < outcome.num_malignant / 4
     is_malignant = np.isin(test.labels, [0, 1, 4])
     assert outcome.num_malignant == is_malignant.sum()
+    by_class = outcome.reported_benign_by_class
+    assert by_class is not None
+    assert list(by_class) == ["akiec", "bcc", "mel"]
+    assert sum(by_class.values()) == outcome.num_malignant_reported_benign
+    assert all(0 < n < (test.labels == CLASS_INDEX[label]).sum() for label, n in by_class.items())
+    melanomas = replace(test, labels=np.full_like(test.labels, CLASS_INDEX["mel"]))
+    of_melanomas = measure_outcome(rules, melanomas, calibration, seed=1)
+    assert of_melanomas.reported_benign_by_class == {
+        "akiec": 0,
+        "bcc": 0,
+        "mel": of_melanomas.num_malignant_reported_benign,
+    }
     assert (
         outcome.num_malignant_rejected
         == (is_malignant & (test.novelty > rules.novelty.threshold)).sum()
