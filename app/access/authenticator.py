@@ -51,7 +51,7 @@ class Authenticator:
             IdentityProviderUnavailableError: A token cannot be checked at present.
         """
         if self.is_open:
-            return Caller(address, OPEN_SCOPES)
+            return Caller(address, OPEN_SCOPES, is_known=False)
         scheme, _, credential = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not credential.strip():
             raise NotAuthenticatedError(_EXPECTED)

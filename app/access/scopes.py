@@ -23,7 +23,7 @@ class Scope(StrEnum):
     METRICS = "metrics"
     """Read the measurements."""
     ADMIN = "admin"
-    """Reload the models."""
+    """Reload the models, and see every sender's DICOM jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,12 @@ class Caller:
         id: `key:ID` of an API key, `oauth:CLIENT` of a token, or an address where nobody is told
             apart.
         scopes: What it may do.
+        is_known: False where nobody is told apart.
     """
 
     id: str
     scopes: frozenset[Scope]
+    is_known: bool = True
 
 
 OPERATIONS: Final = frozenset({Scope.METRICS, Scope.ADMIN})

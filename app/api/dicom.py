@@ -104,12 +104,21 @@ async def store(
 
 @router.get("/dicom/jobs", summary="Jobs in a state, the last that changed first")
 async def list_jobs(
+    request: Request,
     worker: WorkerDep,
     state: Annotated[State, Query(description="Where they are: `dead` ones need a person.")],
     limit: Annotated[int, Query(description="At most so many.", ge=1, le=1000)] = 100,
 ) -> DicomJobs:
-    """Which photographs wait, were given up, or have their results in the archive."""
-    return DicomJobs(jobs=[_present(job) for job in await worker.list_newest(state, limit)])
+    """Which photographs wait, were given up, or have their results in the archive.
+
+    The caller's own; everybody's, those that came by C-STORE too, with the scope `admin` as well,
+    and where callers are not told apart.
+    """
+    asking = get_caller(request)
+    sees_all = Scope.ADMIN in asking.scopes or not asking.is_known
+    sender = None if sees_all else asking.id
+    jobs = await worker.list_newest(state, limit, sender)
+    return DicomJobs(jobs=[_present(job) for job in jobs])
 
 
 @router.get(

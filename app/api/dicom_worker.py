@@ -107,9 +107,9 @@ class DicomWorker:
         """
         return await to_thread.run_sync(self._queue.get, identifier)
 
-    async def list_newest(self, state: State, max_number: int) -> list[Job]:
-        """Jobs in a state, the last that changed first."""
-        return await to_thread.run_sync(self._queue.list_newest, state, max_number)
+    async def list_newest(self, state: State, max_number: int, caller: str | None) -> list[Job]:
+        """Jobs in a state, the last that changed first; a caller's, or everybody's for None."""
+        return await to_thread.run_sync(self._queue.list_newest, state, max_number, caller)
 
     async def retry(self, identifier: str) -> Job:
         """Try a job again that was given up.

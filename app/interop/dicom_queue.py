@@ -115,12 +115,19 @@ class JobQueue:
         with self._transaction() as database:
             return self._get(database, identifier)
 
-    def list_newest(self, state: State, max_number: int) -> list[Job]:
-        """Jobs in a state, the last that changed first."""
+    def list_newest(self, state: State, max_number: int, caller: str | None) -> list[Job]:
+        """Jobs in a state, the last that changed first.
+
+        Args:
+            state: Of all that are listed.
+            max_number: Of them.
+            caller: Who sent them; None for everybody's.
+        """
         with self._transaction() as database:
             found = database.execute(
-                "SELECT id FROM jobs WHERE state = ? ORDER BY updated DESC, id LIMIT ?",
-                (state, max_number),
+                "SELECT id FROM jobs WHERE state = ? AND (caller = ? OR ? IS NULL)"
+                " ORDER BY updated DESC, id LIMIT ?",
+                (state, caller, caller, max_number),
             ).fetchall()
             return [self._get(database, identifier) for (identifier,) in found]
 

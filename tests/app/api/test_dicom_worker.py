@@ -197,11 +197,16 @@ def store(port: int, dataset: Dataset) -> int | None:
     return status
 
 
-def test_dead_jobs_are_listed_and_tried_again(tiny_models: Path, tmp_path: Path) -> None:
+def test_dead_jobs_are_listed_and_tried_again(
+    tiny_models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "app.api.dicom")
     settings = settings_of(tiny_models, tmp_path).model_copy(update={"dicom_max_attempts": 1})
-    with TestClient(create_app(settings)) as client:
+    app = create_app(settings)
+    with TestClient(app) as client:
         (job, other) = (await_first_end(client, send_photograph(client)) for _ in range(2))
-        listed = client.get("/dicom/jobs", params={"state": "dead"}).json()
+        elsewhere = TestClient(app, client=("192.0.2.1", 1))
+        listed = elsewhere.get("/dicom/jobs", params={"state": "dead"}).json()
         newest = client.get("/dicom/jobs", params={"state": "dead", "limit": 1}).json()
         none = client.get("/dicom/jobs", params={"state": "waiting"}).json()
         again = client.post(f"/dicom/jobs/{job['id']}/retry")
@@ -216,6 +221,8 @@ def test_dead_jobs_are_listed_and_tried_again(tiny_models: Path, tmp_path: Path)
     assert "not a medical device" in listed["notice"].lower()
     assert (newest["jobs"], none["jobs"]) == ([other], [])
     assert again.status_code == 202
+    (retried,) = [record for record in caplog.records if record.message == "dicom job retried"]
+    assert (vars(retried)["job"], vars(retried)["caller"]) == (job["id"], "unknown")
     assert again.json() == {**job, "state": "answered", "attempts": 0, "updated": ANY}
     assert (dead["state"], dead["updated"] > job["updated"], failed) == ("dead", True, 3)
     assert unknown.status_code == 404

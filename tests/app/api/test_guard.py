@@ -28,9 +28,11 @@ from app.api.guard import (
     requires,
 )
 from app.api.secure_headers import SECURITY_HEADERS, SecureHeaders
+from app.interop.dicom_jobs import State
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import PLAIN_MODEL
+from tests.dicom_photographs import make_dataset, to_bytes
 from tests.issuer import AUDIENCE, ISSUER, Issuer, write_jwks
 from tests.tiny_artifact import write_tiny_artifact
 
@@ -122,6 +124,34 @@ def test_the_table_has_what_the_api_describes(secured: Secured) -> None:
     assert documented <= table
     assert {route.path for route in secured.routes if route.scope is None} == set(PUBLIC_PATHS)
     assert {scope for _, _, scope in guarded(secured)} == set(Scope)
+
+
+def test_who_sent_photographs_sees_their_own_jobs_and_an_administrator_all(
+    secured: Secured,
+) -> None:
+    archive = secured.key("archive", Scope.REPORTS_WRITE)
+    camera = secured.key("camera", Scope.REPORTS_WRITE)
+    operator = secured.key("operator", Scope.REPORTS_WRITE, Scope.ADMIN)
+    sent = [
+        secured.client.post(
+            "/dicom/studies",
+            content=to_bytes(make_dataset()),
+            headers={"Content-Type": "application/dicom", **sender},
+        ).json()["jobs"][0]["id"]
+        for sender in (archive, camera)
+    ]
+
+    def listed(credential: dict[str, str]) -> set[str]:
+        return {
+            job["id"]
+            for state in State
+            for job in secured.client.get(
+                "/dicom/jobs", params={"state": state}, headers=credential
+            ).json()["jobs"]
+        }
+
+    assert (listed(archive), listed(camera)) == ({sent[0]}, {sent[1]})
+    assert listed(operator) >= set(sent)
 
 
 def test_every_route_refuses_whoever_is_not_known(secured: Secured) -> None:

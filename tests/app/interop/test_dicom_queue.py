@@ -204,12 +204,16 @@ def test_jobs_are_listed_by_state_the_newest_change_first(tmp_path: Path) -> Non
     queue.keep_results(jobs[2].id, RESULTS)
     for number in (3, 0, 2):
         queue.end(jobs[number].id, State.DEAD, "dicom-delivery")
-    listed = queue.list_newest(State.DEAD, 9)
+    listed = queue.list_newest(State.DEAD, 9, None)
     assert [job.id for job in listed] == [jobs[number].id for number in (2, 0, 3)]
     assert [len(job.result_uids) for job in listed] == [2, 0, 0]
-    assert queue.list_newest(State.DEAD, 2) == listed[:2]
-    assert [job.id for job in queue.list_newest(State.WAITING, 9)] == [jobs[1].id]
-    assert queue.list_newest(State.STORED, 9) == []
+    assert queue.list_newest(State.DEAD, 2, None) == listed[:2]
+    assert [job.id for job in queue.list_newest(State.WAITING, 9, None)] == [jobs[1].id]
+    assert queue.list_newest(State.STORED, 9, None) == []
+    other = queue.put("1.2.9", b"photograph", "key:camera")
+    assert [job.id for job in queue.list_newest(State.WAITING, 9, "key:camera")] == [other.id]
+    assert queue.list_newest(State.DEAD, 9, "key:camera") == []
+    assert queue.list_newest(State.DEAD, 1, CALLER) == listed[:1]
     queue.close()
 
 
