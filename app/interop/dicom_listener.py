@@ -5,6 +5,7 @@ import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from pynetdicom import AE, evt
@@ -15,7 +16,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from app.domain.errors import DermHybridError, ImageRejectedError
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
 from app.interop.dicom_files import PHOTOGRAPHS, TRANSFER_SYNTAXES
-from app.interop.dicom_tls import report_failures
+from app.interop.dicom_tls import certificate_of, report_failures
 
 MAX_ASSOCIATIONS: Final = 8
 MAX_OVERHEAD_BYTES: Final = 64 * 1024
@@ -142,9 +143,15 @@ class StorageListener:
 
 
 def _sender(event: Event) -> str:
-    """Who calls, for the audit log: a title that anybody may claim, and an address."""
+    """Who calls, for the audit log: a title that anybody may claim, an address, and its key.
+
+    The last is the SHA-256 of the certificate by which mutual TLS let the caller in.
+    """
     title = _NO_TITLE.sub("?", event.assoc.requestor.ae_title.strip())
-    return f"ae:{title}@{_address(event)}"
+    found = f"ae:{title}@{_address(event)}"
+    connection = event.assoc.dul.socket
+    shown = certificate_of(connection.socket) if connection else None
+    return f"{found};cert:{sha256(shown).hexdigest()}" if shown else found
 
 
 def _address(event: Event) -> str:

@@ -55,6 +55,17 @@ def report_failures(context: ssl.SSLContext, report: Callable[[str], object]) ->
     context.sslsocket_class = Reporting
 
 
+def certificate_of(connection: socket | None) -> bytes | None:
+    """The certificate that a caller was let in by, in DER; None where none was asked for.
+
+    Args:
+        connection: None where it has ended.
+    """
+    return (
+        connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+    )
+
+
 def listen_with_tls(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """A context for `StorageListener`: TLS 1.2 or newer.
 

@@ -2,10 +2,12 @@
 
 import re
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -116,7 +118,7 @@ def test_with_tls_nothing_goes_in_the_clear(photograph: Path, keys: Path) -> Non
         assert store(port, photograph, *trusting).returncode == 0
         assert store(port, photograph, "+tla", "+cf", keys / "camera.crt").returncode != 0
         taken.await_ended(2)
-    assert len(taken) == 1
+    assert [sender for _, sender in taken] == ["ae:STORESCU@127.0.0.1"]
     assert taken.ended == ["tls", "tls"]
 
 
@@ -135,7 +137,10 @@ def test_with_authorities_only_their_clients_may_send(photograph: Path, keys: Pa
         assert CALLING_NOT_RECOGNISED in named.stderr
         taken.await_ended(4)
     assert taken.ended == ["tls", "tls", "tls", "rejected"]
-    assert [sender for _, sender in taken] == ["ae:CAMERA@127.0.0.1"]
+    (_, sender), *others = taken
+    der = ssl.PEM_cert_to_DER_cert((keys / "camera.crt").read_text())
+    assert sender == f"ae:CAMERA@127.0.0.1;cert:{sha256(der).hexdigest()}"
+    assert not others
 
 
 def test_a_caller_that_says_nothing_keeps_nobody_out(photograph: Path, keys: Path) -> None:
