@@ -7,13 +7,13 @@ be the only one, as the number that there always was.
 from collections.abc import Collection
 from typing import Final
 
-from app.api.dicom import STUDIES_PATH
 from app.api.errors import kind_of
 from app.domain.errors import INTERNAL_ERROR, IdentityProviderUnavailableError
 from app.interop.fhir_conformance import OPERATION_PATH
+from app.interop.uploads import STUDIES_PATH
 from app.metrics import Metrics
 
-_FAILED: Final = (500, 503, 504)
+_FAILED: Final = (500, 502, 503, 504)
 _TURNED_AWAY: Final = (401, 403, 408, 413, 429, 503, 504)
 _STATUSES: Final = {"/predict": _FAILED, OPERATION_PATH: _FAILED, STUDIES_PATH: _TURNED_AWAY}
 """Of POST, by route: those that deploy/prometheus/rules/alerts.yml asks for by name."""

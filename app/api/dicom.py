@@ -19,9 +19,7 @@ from app.api.schemas import DicomJob, DicomJobs, DicomReceipt, DicomRefusal, Pro
 from app.domain.errors import ImageRejectedError
 from app.interop.dicom_intake import MAX_BOUNDARY, split_parts
 from app.interop.dicom_jobs import Job, State
-from app.interop.uploads import DICOM_MEDIA_TYPE
-
-STUDIES_PATH: Final = "/dicom/studies"
+from app.interop.uploads import DICOM_MEDIA_TYPE, STUDIES_PATH
 
 logger = logging.getLogger(__name__)
 

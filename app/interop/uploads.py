@@ -11,6 +11,9 @@ from app.domain.images import ImageLimits
 from app.domain.uploads import Upload, read_upload, to_upload
 
 DICOM_MEDIA_TYPE: Final = "application/dicom"
+STUDIES_PATH: Final = "/dicom/studies"
+"""Of the route of photographs that are answered later: here, for all routes but that one are there
+without what reads DICOM."""
 
 _PREAMBLE_BYTES: Final = 128
 _PREFIX: Final = b"DICM"
