@@ -12,13 +12,14 @@ from rich.table import Column, Table
 from app.access.scopes import Scope
 from app.audit_cli import audit
 from app.console import complain, fail
-from app.domain.captions import append_caption, describe_heatmap
+from app.domain.captions import append_caption, describe_heatmap, warn_of
 from app.domain.errors import (
     AccessConfigurationError,
     DermHybridError,
     SettingsRefusedError,
     TracingUnavailableError,
 )
+from app.domain.heatmap_checks import check_heatmap
 from app.domain.heatmaps import draw_overlay, encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE, SHORT_NOTICE
@@ -115,7 +116,10 @@ def predict(
             heatmap = explain(judged.prediction)
             words = describe_heatmap(heatmap, judged.model.drawn.qualified_name)
             drawn = draw_overlay(outcome.upload.picture, heatmap)
-            captioned = append_caption(drawn, [SHORT_NOTICE, f"DermHybrid: {words}"])
+            upload = outcome.upload
+            flags = check_heatmap(heatmap.values, upload.model_input, upload.lesion).flags
+            lines = [SHORT_NOTICE, f"DermHybrid: {words}", *warn_of(flags)]
+            captioned = append_caption(drawn, lines)
             (overlays / f"{outcome.path.name}.heatmap.png").write_bytes(encode_png(captioned))
     if table.row_count:
         Console().print(table)

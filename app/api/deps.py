@@ -170,14 +170,19 @@ class HeatmapQuery:
     method: HeatmapMethod | None
     overlay_format: OverlayFormat
 
-    def of(self, model: Served) -> HeatmapRequest | None:
+    def of(self, model: Served, unasked: HeatmapMethod | None = None) -> HeatmapRequest | None:
         """What a model is asked for; None where no heatmap is wanted.
+
+        Args:
+            model: Who answers.
+            unasked: The method where none is asked for; None as in `choose_method`.
 
         Raises:
             HeatmapUnavailableError: Attention of a class, or of a model that has none.
         """
         has_attention = model.loaded.drawn.manifest.has_attention
-        method = choose_method(self.method, self.class_index, has_attention=has_attention)
+        asked = self.method or unasked
+        method = choose_method(asked, self.class_index, has_attention=has_attention)
         if not self.wanted:
             return None
         return HeatmapRequest(self.overlay_format, method, self.class_index)
@@ -192,8 +197,8 @@ async def get_heatmap_query(
     heatmap_method: Annotated[
         HeatmapMethod | None,
         Query(
-            description="Where it is missing: Grad-CAM if a class is named, else attention if the "
-            "model has it, else Grad-CAM. Attention has no class."
+            description="Where it is missing: Grad-CAM if a class is named or FHIR is asked for, "
+            "else attention if the model has it, else Grad-CAM. Attention has no class."
         ),
     ] = None,
     overlay_format: Annotated[

@@ -5,8 +5,9 @@ from importlib.metadata import version
 
 from pydicom.dataset import Dataset
 
-from app.domain.captions import describe_heatmap
-from app.domain.heatmaps import draw_overlay
+from app.domain.captions import describe_heatmap, warn_of
+from app.domain.heatmap_checks import check_heatmap
+from app.domain.heatmaps import RECORDED_METHOD, draw_overlay
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload
 from app.inference.explain import explain
@@ -31,10 +32,11 @@ def make_results(photograph: Dataset, upload: Upload, judged: Judged) -> list[Da
     report = make_report(source, answer)
     if judged.rejected:
         return [report]
-    heatmap = explain(judged.prediction)
+    heatmap = explain(judged.prediction, RECORDED_METHOD)
     explained = describe_heatmap(heatmap, judged.model.drawn.qualified_name)
+    flags = check_heatmap(heatmap.values, upload.model_input, upload.lesion).flags
     overlay = draw_overlay(upload.picture, heatmap)
-    return [report, make_capture(source, answer, overlay, explained)]
+    return [report, make_capture(source, answer, overlay, explained, warn_of(flags))]
 
 
 def to_file(result: Dataset) -> bytes:

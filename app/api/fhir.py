@@ -14,7 +14,7 @@ from app.api.deps import HeatmapQuery, ServicesDep, media_type
 from app.api.fhir_answers import check_store, render_bundle, respond_in_fhir
 from app.api.guard import get_caller, requires
 from app.api.schemas import Problem
-from app.domain.heatmaps import OverlayFormat
+from app.domain.heatmaps import RECORDED_METHOD, OverlayFormat
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE, Json
 from app.interop.fhir_conformance import (
     OPERATION,
@@ -70,7 +70,7 @@ async def classify_lesion(
         check_store(services, query.context, get_caller(request))
     model = services.fleet.get(query.model)
     with model.in_use():
-        heatmap = HeatmapQuery(query.heatmap, None, None, OverlayFormat.PNG).of(model)
+        heatmap = HeatmapQuery(query.heatmap, None, RECORDED_METHOD, OverlayFormat.PNG).of(model)
         render = partial(render_bundle, query.image, query.context)
         body = await answer_image(services, model, query.image, heatmap, Question(), render)
     return await respond_in_fhir(services, model.manifest, body, store=query.store)

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from app.access.scopes import Caller, Scope
 from app.api.answer_schemas import HeatmapSchema
 from app.api.deps import Services
+from app.domain.captions import warn_of
 from app.domain.errors import FhirServerError, NotAuthorizedError
-from app.domain.heatmap_checks import HeatmapFlag
 from app.domain.labels import LABELS
 from app.domain.uploads import Upload
 from app.inference.judge import Judged
@@ -26,14 +26,6 @@ from app.metrics import Named
 
 FHIR_PREFIX: Final = "/fhir/"
 STORED_HEADER: Final = "X-FHIR-Stored"
-_FLAG_WORDS: Final = {
-    HeatmapFlag.BLANK: "the map is all zero.",
-    HeatmapFlag.BORDER_DOMINATED: (
-        "as much of it lies at the picture's border as if it pointed nowhere, or more."
-    ),
-    HeatmapFlag.OFF_LESION: "little of it lies on the lesion.",
-}
-
 AnswerFormat = Literal["json", "fhir"]
 
 
@@ -220,5 +212,5 @@ def _overlay(upload: Upload, heatmap: HeatmapSchema) -> Overlay:
         width,
         height,
         f"Heatmap ({heatmap.method}{of_class}) of {heatmap.model} over {image}",
-        tuple(_FLAG_WORDS[flag] for flag in heatmap.flags),
+        tuple(warn_of(heatmap.flags)),
     )

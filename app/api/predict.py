@@ -26,6 +26,7 @@ from app.api.fhir_answers import (
 )
 from app.api.guard import get_caller, requires
 from app.api.schemas import Problem
+from app.domain.heatmaps import RECORDED_METHOD
 from app.domain.images import MEDIA_TYPES
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE
 from app.interop.uploads import DICOM_MEDIA_TYPE
@@ -93,7 +94,7 @@ async def predict(
     services = services_of(request)
     served = services.fleet.get(model)
     with served.in_use():
-        heatmap = asked.of(served)
+        heatmap = asked.of(served, None if context is None else RECORDED_METHOD)
         if store:
             check_store(services, context, get_caller(request))
         with services.stages.time("receive", served.manifest):

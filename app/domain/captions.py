@@ -1,13 +1,24 @@
 """Words below a heatmap overlay in a file: whoever opens it may see nothing else."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import cv2
 import numpy as np
 
+from app.domain.heatmap_checks import HeatmapFlag
 from app.domain.heatmaps import Heatmap
 from app.domain.images import RgbImage
 from app.domain.labels import LABELS
+
+FLAG_WORDS: Final = {
+    HeatmapFlag.BLANK: "the map is all zero.",
+    HeatmapFlag.BORDER_DOMINATED: (
+        "as much of it lies at the picture's border as if it pointed nowhere, or more."
+    ),
+    HeatmapFlag.OFF_LESION: "little of it lies on the lesion.",
+}
+"""Why to read nothing into a heatmap, in ASCII."""
 
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _LINE_SHARE: Final = 0.045
@@ -26,6 +37,11 @@ def describe_heatmap(heatmap: Heatmap, model: str) -> str:
     if heatmap.class_index is None:
         return f"attention of {model}"
     return f"Grad-CAM of {model} for {LABELS[heatmap.class_index]}"
+
+
+def warn_of(flags: Iterable[HeatmapFlag]) -> list[str]:
+    """A line for each of a heatmap's flags, in ASCII."""
+    return [f"Read nothing into it: {FLAG_WORDS[flag]}" for flag in flags]
 
 
 def append_caption(picture: RgbImage, lines: list[str]) -> RgbImage:

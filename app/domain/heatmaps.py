@@ -76,6 +76,12 @@ class HeatmapRequest:
     class_index: int | None
 
 
+RECORDED_METHOD: Final = HeatmapMethod.GRAD_CAM
+"""What a record or an archive gets where nobody chose: evidence for the answer, of every model.
+Attention says nothing of the class, and was not shown to mark what an answer depends on
+(docs/heatmaps.md)."""
+
+
 def choose_method(
     method: HeatmapMethod | None, class_index: int | None, *, has_attention: bool
 ) -> HeatmapMethod:

@@ -53,7 +53,7 @@ class Identity:
     frame: int
 
 
-def derive_uid(source_uid: str, identity: Identity, kind: Kind) -> UID:
+def derive_uid(source_uid: str, identity: Identity, kind: Kind, explained: str = "") -> UID:
     """The identifier of a result, the same each time (PS3.5, annex B.2: a UUID under 2.25).
 
     Args:
@@ -61,10 +61,13 @@ def derive_uid(source_uid: str, identity: Identity, kind: Kind) -> UID:
             for the observer.
         identity: Of the answer. Series and observer take no more of it than digest and runtime.
         kind: What is named.
+        explained: What a heatmap shows.
     """
     parts = [kind, source_uid, identity.digest, identity.runtime]
     if kind in ("report", "heatmap", "group"):
         parts += [identity.action, str(identity.frame)]
+    if explained:
+        parts.append(explained)
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, '|'.join(parts)).int}")
 
 

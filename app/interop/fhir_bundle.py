@@ -151,7 +151,7 @@ class _Writer:
             },
             "note": [
                 {"text": RESEARCH_USE_NOTICE},
-                *({"text": f"Read nothing into it: {why}"} for why in overlay.warnings),
+                *({"text": warning} for warning in overlay.warnings),
             ],
         }
         words = f"{overlay.title}. {RESEARCH_USE_NOTICE}"

@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pydicom
 import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
@@ -50,6 +51,9 @@ def test_the_printed_report_has_the_services_own_probabilities(
         assert printed, dump.stdout
         expected = response.json()["probabilities"][label]
         assert float(printed.group(1)) == pytest.approx(expected, rel=1e-10)
+    label = response.json()["predicted_class"]["label"]
+    drawn = pydicom.dcmread(written["OT"]).DerivationDescription
+    assert drawn.startswith(f"Grad-CAM of {ATTENTION_MODEL}@1 for {label}.")
     for result in written.values():
         checked = subprocess.run(
             [require_program("dciodvfy"), result], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What `make serve` installs is enough to serve: no extra but `openvino` is needed unless it is used."""
+"""What `make serve` installs is enough: no extra but `openvino` is needed unless it is used."""
 
 import re
 import tomllib

@@ -57,7 +57,11 @@ def ask(client: TestClient, image: bytes, headers: dict[str, str] | None = None,
 def test_the_bundle_says_what_the_plain_answer_says(
     served: TestClient, lesion_png: bytes, model: str
 ) -> None:
-    plain = served.post("/predict", files={"image": lesion_png}, params={"model": model}).json()
+    plain = served.post(
+        "/predict",
+        files={"image": lesion_png},
+        params={"model": model, "heatmap_method": "grad-cam"},
+    ).json()
     response = ask(served, lesion_png, model=model, tta=True)
     assert response.status_code == 200
     assert response.headers["content-type"] == FHIR
@@ -82,6 +86,20 @@ def test_the_bundle_says_what_the_plain_answer_says(
     (provenance,) = resources(bundle, "Provenance")
     upload = provenance["entity"][0]["what"]["identifier"]["value"]
     assert upload == sha256(lesion_png).hexdigest()
+
+
+def test_attention_is_in_a_record_only_where_it_was_asked_for(
+    served: TestClient, lesion_png: bytes
+) -> None:
+    plain = served.post("/predict", files={"image": lesion_png}, params={"model": "heavy"}).json()
+    assert plain["heatmap"]["method"] == "attention"
+    (unasked,) = resources(ask(served, lesion_png, model="heavy").json(), "Media")
+    label = plain["predicted_class"]["label"]
+    assert unasked["content"]["title"].startswith(f"Heatmap (grad-cam of {label}) of heavy@1")
+    asked = ask(served, lesion_png, model="heavy", heatmap_method="attention")
+    (media,) = resources(asked.json(), "Media")
+    assert media["content"]["title"].startswith("Heatmap (attention) of heavy@1")
+    assert media["content"]["data"] == plain["heatmap"]["overlay"]
 
 
 def test_a_rejected_answer_is_a_report_without_a_class(served: TestClient) -> None:

@@ -11,8 +11,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from app.domain.captions import warn_of
 from app.domain.decision import Action, Reason
 from app.domain.errors import ImageCorruptError
+from app.domain.heatmap_checks import HeatmapFlag
 from app.domain.images import DEFAULT_LIMITS
 from app.domain.labels import CLASSES, LABELS, DiagnosticClass
 from app.domain.notice import RESEARCH_USE_NOTICE, SHORT_NOTICE
@@ -196,19 +198,35 @@ def test_the_heatmap_is_the_overlay_above_its_caption() -> None:
     np.testing.assert_array_equal(pixels[: OVERLAY.shape[0]], OVERLAY)
     strip = pixels[OVERLAY.shape[0] :]
     assert 0.01 < (strip > 128).mean() < 0.5
-    assert SHORT_NOTICE in capture.DerivationDescription
+    assert capture.DerivationDescription == f"Grad-CAM of nv. {SHORT_NOTICE}"
     (reference,) = capture.SourceImageSequence
     assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert reference.ReferencedFrameNumber == 2
 
 
+def test_a_heatmap_to_distrust_says_so_in_the_picture(tmp_path: Path) -> None:
+    source, (warning,) = make_source(), warn_of([HeatmapFlag.OFF_LESION])
+    plain = written(make_capture(source, make_answer(), OVERLAY, "Grad-CAM of nv"))
+    flagged = make_capture(source, make_answer(), OVERLAY, "Grad-CAM of nv", [warning])
+    assert warning == "Read nothing into it: little of it lies on the lesion."
+    assert warning in flagged.DerivationDescription
+    assert len(flagged.DerivationDescription) <= 1024  # of the value representation ST
+    assert flagged.pixel_array.shape[0] > plain.pixel_array.shape[0]
+    np.testing.assert_array_equal(
+        flagged.pixel_array[: plain.pixel_array.shape[0]], plain.pixel_array
+    )
+    assert_valid(flagged, tmp_path / "flagged.dcm")
+
+
 def test_the_same_answer_has_the_same_identifiers_and_another_one_has_not() -> None:
     source = make_source()
 
-    def identifiers(source: Dataset, answer: ReportedAnswer) -> tuple[str, str]:
+    def identifiers(
+        source: Dataset, answer: ReportedAnswer, explained: str = "attention"
+    ) -> tuple[str, str]:
         return (
             make_report(source, answer).SOPInstanceUID,
-            make_capture(source, answer, OVERLAY, "").SOPInstanceUID,
+            make_capture(source, answer, OVERLAY, explained).SOPInstanceUID,
         )
 
     again = take_over(source)
@@ -222,6 +240,8 @@ def test_the_same_answer_has_the_same_identifiers_and_another_one_has_not() -> N
     ]
     all_of_them = {uid for pair in [identifiers(source, make_answer()), *others] for uid in pair}
     assert len(all_of_them) == 12
+    report, heatmap = identifiers(source, make_answer(), "Grad-CAM of mel")
+    assert (report in all_of_them, heatmap in all_of_them) == (True, False)
     assert all(len(uid) <= 64 for uid in all_of_them)
 
 
