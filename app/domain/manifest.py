@@ -12,7 +12,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from app.domain.errors import ArtifactDigestError, ArtifactIncompleteError, ManifestError
+from app.domain.errors import (
+    ArtifactDigestError,
+    ArtifactIncompleteError,
+    ManifestError,
+    is_exhaustion,
+)
 from app.domain.images import MODEL_INPUT_SIZE
 from app.domain.labels import LABELS, NUM_CLASSES
 from app.domain.measurements import Calibration, GitCommit, Metrics, Probability, Strict
@@ -281,7 +286,8 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
     """Check that an artifact holds exactly the bytes that its manifest lists, and a signature.
 
     Raises:
-        ArtifactIncompleteError: A listed file is missing, or an unlisted one is there.
+        ArtifactIncompleteError: A listed file is missing or cannot be read, or an unlisted one is
+            there.
         ArtifactDigestError: A file's SHA-256 differs.
     """
     present = {
@@ -296,7 +302,15 @@ def verify_files(directory: Path, manifest: Manifest) -> None:
             f"{directory / name}: not listed in {MANIFEST_NAME}; an artifact holds nothing else."
         )
     for name, expected in sorted(manifest.files.items()):
-        received = file_sha256(directory / name)
+        try:
+            received = file_sha256(directory / name)
+        except OSError as error:
+            if is_exhaustion(error):
+                raise
+            raise ArtifactIncompleteError(
+                f"{directory / name}: cannot be read ({error.strerror}). Give the service's user "
+                "the right to, or restore the whole folder."
+            ) from error
         if received != expected:
             raise ArtifactDigestError(
                 f"{directory / name}: SHA-256 is {received}, the manifest says {expected}. "

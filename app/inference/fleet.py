@@ -63,16 +63,18 @@ class Fleet:
         async with self._reloading:
             try:
                 await self._exchange()
+            except ArtifactError as error:
+                logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
+                raise
+            except Exception as error:  # whoever asked for it may have left
+                logger.exception("reload failed", extra={"reason": type(error).__name__})
+                raise
             finally:  # of what was refused, too
                 await self._give_memory_back()
 
     async def _exchange(self) -> None:
         known = {digest: served.loaded for digest, served in self._served.items()}
-        try:
-            registry = await run_behind(None, self._load, known)
-        except ArtifactError as error:
-            logger.error("models refused", extra={"reason": str(error)})  # noqa: TRY400
-            raise
+        registry = await run_behind(None, self._load, known)
         for model in registry.models():
             if model.digest not in known:
                 await self._warm_up(model)

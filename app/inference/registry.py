@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from app.domain.ensemble import ENSEMBLE_NAME
-from app.domain.errors import ArtifactError, ModelNotFoundError
+from app.domain.errors import ArtifactError, ModelNotFoundError, is_exhaustion
 from app.domain.manifest import MANIFEST_NAME
 from app.inference.ensembles import LoadedEnsemble, load_ensemble
 from app.inference.models import Engine, LoadedModel, load_model
@@ -115,13 +115,7 @@ def load_registry(
     """
     if not models_dir.is_dir():
         raise ArtifactError(f"{models_dir.resolve()}: no such folder; set MODELS_DIR.")
-    folders = sorted(
-        version
-        for name in models_dir.iterdir()
-        if name.is_dir() and not name.name.startswith(".")
-        for version in name.iterdir()
-        if version.is_dir()
-    )
+    folders = _list_folders(models_dir)
     if not folders:
         raise ArtifactError(
             f"{models_dir.resolve()}: holds no <name>/<version>/{MANIFEST_NAME}; set MODELS_DIR."
@@ -134,6 +128,24 @@ def load_registry(
 
     has_ensemble = (models_dir / ENSEMBLE_NAME).exists()
     return ModelRegistry(models, default_name, shadow_name, find if has_ensemble else None)
+
+
+def _list_folders(models_dir: Path) -> list[Path]:
+    try:
+        return sorted(
+            version
+            for name in models_dir.iterdir()
+            if name.is_dir() and not name.name.startswith(".")
+            for version in name.iterdir()
+            if version.is_dir()
+        )
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        raise ArtifactError(
+            f"{error.filename}: cannot be read ({error.strerror}). The models' folder holds "
+            "nothing that the service's user may not read."
+        ) from error
 
 
 def _load_signed_ensemble(

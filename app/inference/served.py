@@ -139,9 +139,12 @@ class ServedModel:
         await self._batcher.close(grace_seconds)
 
     async def _answer(self, asked: list[_Asked]) -> list[Prediction]:
+        self.check()  # those in line, too, came before the self-test
         with in_batch([one.spans for one in asked]):
             images = np.stack([one.image for one in asked])
-            return await run_behind(self._threads, self.loaded.predict_batch, images)
+            answers = await run_behind(self._threads, self.loaded.predict_batch, images)
+        self.check()
+        return answers
 
     def _observe(self, report: BatchReport) -> None:
         self._metrics.observe_batch(self.manifest, len(report.waited))

@@ -16,10 +16,11 @@ from typing import Final
 
 _SETTINGS: Final = """
 PRAGMA auto_vacuum = FULL;
-PRAGMA journal_mode = WAL;
+PRAGMA journal_mode = TRUNCATE;
 PRAGMA synchronous = FULL;
 PRAGMA secure_delete = ON;
 """
+"""A write-ahead log would keep what has ended until others are written over it."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,

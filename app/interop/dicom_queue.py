@@ -64,8 +64,9 @@ class JobQueue:
     def put(self, instance_uid: str, photograph: bytes, caller: str) -> Job:
         """Take a photograph; on the disk when this returns.
 
-        The same instance again is the same job; one that was given up is tried again, and so is
-        one that was refused where the file is another one now, for it may have been damaged.
+        The same instance again is the same job. One that was given up is tried again, but not with
+        a file that ended the process; where the file is another one now and none was answered,
+        that one is taken, of a refused job too: the first may have been damaged.
 
         Args:
             instance_uid: Its SOP Instance UID.
@@ -80,7 +81,10 @@ class JobQueue:
         content = sha256(photograph).hexdigest()
         with self._transaction() as database:
             known = database.execute(
-                "SELECT id, state, content FROM jobs WHERE instance = ?", (instance,)
+                "SELECT id, state, content, problem, caller,"
+                " EXISTS (SELECT 1 FROM results WHERE job = id AND results.content IS NOT NULL)"
+                " FROM jobs WHERE instance = ?",
+                (instance,),
             ).fetchone()
             if known is None:
                 self._check_room(database)
@@ -96,14 +100,17 @@ class JobQueue:
                     ),
                 )
             else:
-                identifier, state, before = known
-                if state in (State.DEAD, State.DISCARDED) or (
-                    state == State.REFUSED and content != before
+                identifier, state, before, problem, sender, answered = known
+                is_another = content != before and not answered
+                if state == State.DISCARDED or (
+                    is_another and state in (State.DEAD, State.REFUSED)
                 ):
                     self._check_room(database)
-                    if state != State.DEAD:
-                        self._refill(database, identifier, photograph, content)
+                    self._refill(database, identifier, photograph, content)
                     self._revive(database, identifier, now, caller)
+                elif state == State.DEAD and problem != PROCESS_ENDED:
+                    self._check_room(database)
+                    self._revive(database, identifier, now, sender or caller)
             return self._get(database, identifier)
 
     def get(self, identifier: str) -> Job:

@@ -68,6 +68,18 @@ def test_predict_prints_a_table_and_writes_overlays(
     assert set(np.unique(below)) > {0, 255}  # words, in white on black
 
 
+def test_the_shadow_answers_nobody_here_either(
+    tiny_models: Path, lesion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = run(tiny_models, "predict", str(lesion), "--model", PLAIN_MODEL)
+    assert f"{PLAIN_MODEL}@2" in newest.stdout
+    monkeypatch.setenv("SHADOW_MODEL", f"{PLAIN_MODEL}@2")
+    accepted = run(tiny_models, "predict", str(lesion), "--model", PLAIN_MODEL)
+    assert f"{PLAIN_MODEL}@1" in accepted.stdout
+    named = run(tiny_models, "predict", str(lesion), "--model", f"{PLAIN_MODEL}@2")
+    assert named.returncode == 1
+
+
 def test_predict_answers_good_files_and_reports_bad_ones(
     tiny_models: Path, lesion: Path, tmp_path: Path
 ) -> None:

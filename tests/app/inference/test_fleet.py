@@ -225,6 +225,23 @@ def test_a_machine_without_memory_is_no_fault_of_a_model(
     with_fleet(tiny_models, scenario)
 
 
+def test_a_reload_that_fails_leaves_a_trace_though_nobody_waits(
+    tiny_models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        def fail(_known: object) -> None:
+            raise RuntimeError("no device left")
+
+        monkeypatch.setattr(fleet, "_load", fail)
+        with pytest.raises(RuntimeError):
+            await fleet.reload()
+        assert (await fleet.get(None).predict(IMAGES[0])).confidence > 0
+
+    with_fleet(tiny_models, scenario)
+    (record,) = [record for record in caplog.records if record.message == "reload failed"]
+    assert vars(record)["reason"] == "RuntimeError"
+
+
 def test_a_model_that_drifts_does_not_answer_until_it_passes_again(tiny_models: Path) -> None:
     async def scenario(fleet: Fleet) -> None:
         model = fleet.get(f"{PLAIN_MODEL}@2")

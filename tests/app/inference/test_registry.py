@@ -11,6 +11,7 @@ import tensorflow as tf
 from app.domain.errors import (
     ArtifactDigestError,
     ArtifactError,
+    ArtifactIncompleteError,
     GoldenExampleError,
     ManifestError,
     ModelNotFoundError,
@@ -75,6 +76,14 @@ def test_one_changed_byte_stops_the_start(own_models: Path) -> None:
     content[0] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(ArtifactDigestError, match="variables.data-00000-of-00001"):
+        load(own_models)
+
+
+def test_a_file_that_cannot_be_read_stops_the_start_by_its_name(own_models: Path) -> None:
+    path = own_models / ATTENTION_MODEL / "1" / "variables" / "variables.data-00000-of-00001"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # which opens, and gives an error to who reads its start
+    with pytest.raises(ArtifactIncompleteError, match=r"data-00000-of-00001: cannot be read \("):
         load(own_models)
 
 

@@ -1,4 +1,4 @@
-"""An ensemble asks its members together, and leaves nothing in their lines."""
+"""A model at fault answers nobody in its line; an ensemble leaves nothing in its members' lines."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 import pytest
 
-from app.domain.errors import ServiceBusyError
+from app.domain.errors import ModelFaultError, ServiceBusyError
 from app.domain.images import RgbImage
 from app.inference.batcher import BatchLimits
 from app.inference.ensembles import LoadedEnsemble
@@ -42,6 +42,9 @@ class Loaded:
         self.is_busy.set()
         assert self.may_answer.wait(10)
         return [(self.name, value) for value in values]
+
+    def self_test(self) -> None:
+        raise ModelFaultError("another answer than the golden one")
 
 
 class Combined:
@@ -110,6 +113,27 @@ def test_a_caller_who_leaves_takes_the_image_out_of_every_line() -> None:
 
     for loaded in with_ensemble(scenario):
         assert loaded.asked == [1]
+
+
+def test_whoever_is_in_line_when_a_self_test_fails_gets_no_answer() -> None:
+    loaded = Loaded("one")
+
+    async def run() -> list[Any]:
+        threads = anyio.CapacityLimiter(2)
+        model = ServedModel(cast(LoadedModel, loaded), LIMITS, threads, Metrics(), Tracing())
+        busy = asyncio.create_task(model.predict(image(1)))
+        assert await asyncio.to_thread(loaded.is_busy.wait, 10)
+        waiting = asyncio.create_task(model.predict(image(2)))
+        await asyncio.sleep(0)
+        assert await model.self_test() is False
+        loaded.may_answer.set()
+        outcomes: list[Any] = [*await asyncio.gather(busy, waiting, return_exceptions=True)]
+        await model.close(5.0)
+        return outcomes
+
+    outcomes = asyncio.run(run())
+    assert [type(outcome) for outcome in outcomes] == [ModelFaultError, ModelFaultError]
+    assert loaded.asked == [1]
 
 
 def test_members_answer_in_their_order() -> None:

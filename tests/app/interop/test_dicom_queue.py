@@ -96,6 +96,27 @@ def test_a_dead_job_keeps_what_it_has_until_it_is_sent_again(
     assert queue.results(job.id) == ([b"report", b"heatmap"] if answered else [])
 
 
+@pytest.mark.parametrize("problem", ["dicom-delivery", "process-ended"])
+def test_a_dead_job_takes_another_file_of_its_instance(queue: JobQueue, problem: str) -> None:
+    job = queue.put("1.2.3", b"ends the process", CALLER)
+    queue.end(job.id, State.DEAD, problem)
+    again = queue.put("1.2.3", b"mended", "key:other")
+    assert (again.id, again.state, again.caller) == (job.id, State.WAITING, "key:other")
+    assert again.problem is None
+    assert queue.photograph(job.id) == b"mended"
+
+
+def test_a_dead_job_that_was_answered_delivers_that_answer_whatever_is_sent(
+    queue: JobQueue,
+) -> None:
+    job = queue.put("1.2.3", b"photograph", CALLER)
+    queue.keep_results(job.id, RESULTS)
+    queue.end(job.id, State.DEAD, "dicom-delivery")
+    again = queue.put("1.2.3", b"with other attributes", "key:other")
+    assert (again.state, again.caller) == (State.ANSWERED, CALLER)
+    assert queue.results(job.id) == [b"report", b"heatmap"]
+
+
 @pytest.mark.parametrize("answered", [False, True])
 def test_dead_jobs_are_discarded_by_age_and_number(tmp_path: Path, answered: bool) -> None:
     queue = JobQueue(tmp_path, max_waiting=9)
@@ -117,9 +138,9 @@ def test_dead_jobs_are_discarded_by_age_and_number(tmp_path: Path, answered: boo
     assert (again.caller, again.result_uids) == ("key:other", ())
     assert queue.start_next() == again
     assert queue.photograph(again.id) == b"new photograph"
-    queue.close()
     files = [path.read_bytes() for path in tmp_path.iterdir()]
     assert not any(b"Roe" in content for content in files)
+    queue.close()
 
 
 @pytest.mark.parametrize("state", [State.DEAD, State.DISCARDED])
@@ -161,6 +182,8 @@ def test_a_job_that_ends_the_process_each_time_is_given_up(tmp_path: Path) -> No
     assert (dead.id, dead.state, dead.problem) == (job.id, State.DEAD, "process-ended")
     assert queue.start_next() is None
     assert queue.end_crashing() == []
+    again = queue.put("1.2.3", b"photograph", "key:other")  # what ends the process is not revived
+    assert (again.state, again.caller) == (State.DEAD, CALLER)
     assert queue.retry(job.id).state is State.WAITING  # and it has all of its starts again
     assert queue.end_crashing() == []
     queue.close()
@@ -246,9 +269,9 @@ def test_what_has_ended_leaves_no_trace_of_its_content(tmp_path: Path) -> None:
         job = queue.put(f"1.2.3.{number}", b"Roe^Jane" * 5000, CALLER)
         queue.keep_results(job.id, [("2.25.1", b"Roe^Jane" * 5000)])
         queue.end(job.id, end)
+        files = [path.read_bytes() for path in tmp_path.iterdir()]  # while the service runs
+        assert not any(b"Roe" in content or b"1.2.3" in content for content in files)
     queue.close()
-    files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert not any(b"Roe" in content or b"1.2.3" in content for content in files)
 
 
 def test_only_the_services_user_may_look(queue: JobQueue, tmp_path: Path) -> None:
