@@ -18,6 +18,7 @@ class DicomMetrics:
         failures: Failed attempts, by kind of failure and by what it made of the job: `postponed`,
             `dead`, `refused`.
         discarded: Jobs that were given up, and whose content is gone.
+        refused: Objects that are no photograph to answer, by kind of problem.
         not_taken: Photographs that could not be taken, by kind of failure.
         associations: Of the Storage SCP, that it ended, by reason.
         worker_failures: Times that no job could be begun or ended, by kind of failure.
@@ -42,10 +43,18 @@ class DicomMetrics:
             "DICOM jobs that were dead for too long, or too many: what they held is gone.",
             registry=registry,
         )
+        self.refused = Counter(
+            "dermhybrid_dicom_refused_total",
+            "Objects that were sent, by HTTP or C-STORE, and refused at once, for they are no "
+            "photograph that can be answered: who sent them was told the problem.",
+            ("kind",),
+            registry=registry,
+        )
         self.not_taken = Counter(
             "dermhybrid_dicom_not_taken_total",
             "Photographs that were sent, by HTTP or C-STORE, and not taken: the queue could not be "
-            "written (dicom-queue), or is full (service-busy).",
+            "written (dicom-queue) or is full (service-busy), or the machine has nothing left "
+            "(resources-exhausted).",
             ("kind",),
             registry=registry,
         )

@@ -90,11 +90,15 @@ class DicomWorker:
             ServiceBusyError: Too many wait.
             DicomQueueError: It could not be written.
         """
-        instance_uid = admit(instance, self._services.image_limits)
+        measured = self._services.metrics.dicom
         try:
+            instance_uid = admit(instance, self._services.image_limits)
             job = self._queue.put(instance_uid, instance, sender)
+        except ImageRejectedError as error:
+            measured.refused.labels(kind_of(error)).inc()
+            raise
         except Exception as error:
-            self._services.metrics.dicom.not_taken.labels(_kind_of_any(error)).inc()
+            measured.not_taken.labels(_kind_of_any(error)).inc()
             raise
         self._loop.call_soon_threadsafe(self._wake.set)
         return job

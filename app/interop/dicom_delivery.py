@@ -103,6 +103,8 @@ def store_deliverer(own_title: str, peer: Peer) -> Deliver:
                 _check(association.send_c_store(result))
         except ValueError as error:  # it did not accept the SOP class
             raise DicomDeliveryError("The archive does not take such results.") from error
+        except RuntimeError as error:  # it ended the association between two of them
+            raise DicomDeliveryError("The archive left before it had all; tried again.") from error
         finally:
             association.release()
 

@@ -6,6 +6,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
 from app.domain.errors import (
+    DicomFrameError,
     DicomNotPhotographError,
     ImageCorruptError,
     ImageFormatError,
@@ -36,6 +37,7 @@ def admit(data: bytes, limits: ImageLimits) -> str:
         ImageFormatError: It is no DICOM file, or of a transfer syntax that is not read.
         ImageCorruptError: It cannot be read, or does not say which study it belongs to.
         DicomNotPhotographError: Another SOP class, or a result of this software.
+        DicomFrameError: It has several frames, and nobody is there to say which one is meant.
     """
     if not is_dicom(data):
         raise ImageFormatError(
@@ -51,6 +53,11 @@ def admit(data: bytes, limits: ImageLimits) -> str:
     if value_of(dataset, "Manufacturer") == SOFTWARE_NAME:
         raise DicomNotPhotographError(
             "The DICOM object was made by this software: its own results are not answered."
+        )
+    if (value_of(dataset, "NumberOfFrames") or 1) != 1:
+        raise DicomFrameError(
+            "The DICOM object has several frames, and one that is answered later has one. Send each "
+            "frame as an object of its own, or ask /predict with `frame`."
         )
     return str(take_over(dataset).SOPInstanceUID)
 

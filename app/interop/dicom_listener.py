@@ -13,7 +13,7 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
-from app.domain.errors import DermHybridError, ImageRejectedError
+from app.domain.errors import ImageRejectedError
 from app.interop import dicom_libraries  # noqa: F401  keeps the libraries quiet
 from app.interop.dicom_files import PHOTOGRAPHS, TRANSFER_SYNTAXES
 from app.interop.dicom_tls import certificate_of, report_failures
@@ -110,7 +110,7 @@ class StorageListener:
         except ImageRejectedError as error:
             logger.warning("object refused", extra={"reason": type(error).__name__})
             return _CANNOT_UNDERSTAND
-        except DermHybridError as error:
+        except Exception as error:  # noqa: BLE001  no memory? The object may be a good one.
             logger.error("object not taken", extra={"reason": type(error).__name__})  # noqa: TRY400
             return _OUT_OF_RESOURCES
         return _SUCCESS

@@ -171,7 +171,7 @@ def _choose_frame(frame: int | None, num_frames: int) -> int:
     if frame is None and num_frames > 1:
         raise DicomFrameError(
             f"The DICOM object has {num_frames} frames and it is not said which one is meant. "
-            f"Name it as `frame`, from 1 to {num_frames}."
+            f"Ask /predict with `frame`, from 1 to {num_frames}, or send one frame as an object."
         )
     if frame is not None and not 1 <= frame <= num_frames:
         raise DicomFrameError(

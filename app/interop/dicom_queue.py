@@ -270,8 +270,8 @@ class JobQueue:
                 yield self._database
         except sqlite3.Error as error:
             raise DicomQueueError(
-                f"The queue of DICOM jobs failed ({type(error).__name__}): nothing was taken. Tell "
-                "the operator, and send again later."
+                f"The queue of DICOM jobs failed ({type(error).__name__}). Tell the operator, and "
+                "send all of it again later: what was taken before is not answered twice."
             ) from error
 
     def _check_room(self, database: sqlite3.Connection) -> None:

@@ -253,6 +253,7 @@ def ward_result(ward: Ward) -> Dataset:
             422,
             "dicom-not-photograph",
         ),
+        (to_bytes(make_dataset(NumberOfFrames=2)), "application/dicom", 422, "dicom-frame"),
         (b"--x\r\n", "multipart/related; boundary=x", 422, "image-corrupt"),
         (b"--x\r\n\r\n", "multipart/related; boundary=x", 422, "image-corrupt"),
         (b"--x\r\n\r\n\r\n" * 70, "multipart/related; boundary=x", 422, "image-corrupt"),

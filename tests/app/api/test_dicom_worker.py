@@ -153,23 +153,25 @@ def test_a_queue_that_no_start_can_be_written_to_is_counted_and_no_job_dies(
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("step", "error", "kind"),
     [
-        (DicomQueueError("the disk is full"), "dicom-queue"),
-        (ServiceBusyError("too many wait", retry_after_seconds=60), "service-busy"),
+        ("JobQueue.put", DicomQueueError("the disk is full"), "dicom-queue"),
+        ("JobQueue.put", ServiceBusyError("too many", retry_after_seconds=60), "service-busy"),
+        ("admit", MemoryError(), "resources-exhausted"),
     ],
 )
 def test_what_is_not_taken_is_counted_however_it_came(
     tiny_models: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    step: str,
     error: Exception,
     kind: str,
 ) -> None:
     def refuse(*_arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(JobQueue, "put", refuse)
+    monkeypatch.setattr(f"app.api.dicom_worker.{step}", refuse)
     port = free_port()
     settings = settings_of(tiny_models, tmp_path).model_copy(update={"dicom_listen_port": port})
     photograph = make_dataset()
@@ -182,6 +184,23 @@ def test_what_is_not_taken_is_counted_however_it_came(
         counts.append(count(client, "not_taken_total", kind=kind))
     assert (answer.status_code, status) == (503, 0xA700)
     assert counts == [0, 1, 2]
+
+
+def test_what_is_no_photograph_is_refused_and_counted_however_it_came(
+    tiny_models: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = settings_of(tiny_models, tmp_path).model_copy(update={"dicom_listen_port": port})
+    several = make_dataset(NumberOfFrames=2)
+    with TestClient(create_app(settings)) as client:
+        headers = {"Content-Type": "application/dicom"}
+        answer = client.post("/dicom/studies", content=to_bytes(several), headers=headers)
+        statuses = (answer.status_code, store(port, several))
+        counted = count(client, "refused_total", kind="dicom-frame")
+        jobs = client.app.state.services.dicom._queue.count()  # type: ignore[attr-defined]
+    assert statuses == (422, 0xC000)
+    assert counted == 2
+    assert sum(jobs.values()) == 0
 
 
 def store(port: int, dataset: Dataset) -> int | None:
