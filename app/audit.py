@@ -61,6 +61,7 @@ class AuditLog:
             self._number = number_of(files[-1]) if files else archived.file + 1
             self._file = self._open(self._number)
             opened.callback(lambda: os.close(self._file))
+            self.sequence, self._hash = BEGINNING[1:]
             self.sequence, self._hash = self._resume(files)
             self._opened = opened.pop_all()
 
@@ -129,18 +130,33 @@ class AuditLog:
                 break
         else:
             _, sequence, own = read_anchor(self._directory) or BEGINNING
-        head = read_head(self._directory)
-        if head is not None and head[0] > sequence:
-            raise AuditDamagedError(
-                f"{self._directory}: {head[0] - sequence} records are missing at its end. Keep the "
-                "folder, run `dermhybrid audit verify` on it, and set AUDIT_DIR to a new one."
-            )
+        self._check_head(sequence)
         return sequence, own
+
+    def _check_head(self, sequence: int) -> None:
+        """Only the head tells that records are missing at the end; before the first it is made."""
+        head = read_head(self._directory)
+        if head is None and not sequence:
+            self._write_head()
+            return
+        if head is None or not head[1]:
+            found = f"{HEAD_NAME} is missing or cannot be read, so that records may be missing"
+        elif head[0] > sequence:
+            found = f"{head[0] - sequence} records are missing at its end"
+        else:
+            return
+        raise AuditDamagedError(
+            f"{self._directory}: {found}. Keep the folder, run `dermhybrid audit verify` on it, "
+            "and set AUDIT_DIR to a new one."
+        )
 
     def _write_head(self) -> None:
         scratch = self._directory / f"{HEAD_NAME}.new"
         with suppress(OSError):  # an older head still is one of this chain's
-            scratch.write_bytes(to_line({"sequence": self.sequence, "hash": self._hash}))
+            with scratch.open("wb") as file:
+                file.write(to_line({"sequence": self.sequence, "hash": self._hash}))
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut might leave an empty one
             scratch.replace(self._directory / HEAD_NAME)
 
 

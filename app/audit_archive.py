@@ -83,7 +83,7 @@ class _Move:
     def __init__(self, directory: Path, destination: Path, before: datetime | None) -> None:
         self._directory, self._destination = directory, destination
         archived, log = Chain(destination), Chain(directory)
-        defects = list(archived.defects())
+        defects = list(archived.defects(goes_on=True))
         if archived.files or archived.anchor:
             log = Chain(directory, archived)
         defects += log.defects(settled=True)
@@ -130,12 +130,12 @@ class _Move:
             _write(self._directory / ANCHOR_NAME, archived.end._asdict())
 
     def _begin(self) -> None:
-        """Say in a new archive which records are in an older one."""
+        """Say in a new archive where it begins, and which records are in an older one."""
         self._destination.mkdir(parents=True, exist_ok=True)
         before = self._log.anchor
         if before is not None:
             _write(self._destination / ANCHOR_NAME, before._asdict())
-            _write_head(self._destination, before)
+        _write_head(self._destination, before or BEGINNING)
 
     def _is_due(self, path: Path, before: datetime | None) -> bool:
         """Whether all its records are known to the head, and old enough."""

@@ -68,12 +68,14 @@ class Chain:
         self.files: list[Path] = []
         self._head_seen = False
 
-    def defects(self, *, settled: bool = False) -> Iterator[str]:
+    def defects(self, *, settled: bool = False, goes_on: bool = False) -> Iterator[str]:
         """Find every edit, gap and exchange; to be exhausted once.
 
         Args:
             settled: Of the newest file, take the records up to the head alone: what is after it
                 may be half written, or about to be cut off.
+            goes_on: In another folder, which shows what is missing at this one's end: it needs no
+                head then.
 
         Yields:
             A sentence for each defect, with file and line.
@@ -102,11 +104,17 @@ class Chain:
             if self.ends.setdefault(number, self.end) != self.end:
                 archived = self.ends[number].sequence
                 yield f"{path}: it does not end as the archive does, with record {archived}"
-        if not self._head_seen:
-            lost = self.head[0] if self.head else 0
-            yield f"{self._directory / HEAD_NAME}: record {lost} is not among the records"
-        if self.head is None and self.anchor is not None and self.files:
-            yield f"{self._directory / HEAD_NAME}: it is missing"
+        yield from self._head_defects(goes_on=goes_on)
+
+    def _head_defects(self, *, goes_on: bool) -> Iterator[str]:
+        head = self._directory / HEAD_NAME
+        if self.head is None:
+            if self.files and self.end.sequence and not goes_on:
+                yield f"{head}: it is missing, so that records may be missing at the end"
+        elif not self.head[1]:
+            yield f"{head}: it cannot be read, so that records may be missing at the end"
+        elif not self._head_seen:
+            yield f"{head}: record {self.head[0]} is not among the records"
 
     def _anchor_defects(self) -> Iterator[str]:
         if self.anchor is None:
@@ -179,7 +187,10 @@ def verify(directory: Path) -> Iterator[str]:
 
 
 def read_head(directory: Path) -> tuple[int, str] | None:
-    """Sequence and hash of the newest record that is known; None where nothing was recorded."""
+    """Sequence and hash of the newest record that is known, the latter "" where it is unreadable.
+
+    None where there is no head: nothing was recorded, or it was taken away.
+    """
     try:
         head = json.loads((directory / HEAD_NAME).read_bytes())
         return int(head["sequence"]), str(head["hash"])

@@ -40,7 +40,7 @@ def verify_audit(directories: _Folders) -> None:
             chain = None
             for directory in directories:
                 chain = Chain(directory / folder, chain)
-                for defect in chain.defects():
+                for defect in chain.defects(goes_on=directory is not directories[-1]):
                     typer.echo(defect)
                     defects += 1
             intact.append(f"{name}: {_describe(chain)}")

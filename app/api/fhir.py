@@ -12,7 +12,7 @@ from app.access.scopes import Scope
 from app.api.answering import Question, answer_image
 from app.api.deps import HeatmapQuery, ServicesDep, media_type
 from app.api.fhir_answers import check_store, render_bundle, respond_in_fhir
-from app.api.guard import get_caller, requires
+from app.api.guard import requires
 from app.api.schemas import Problem
 from app.domain.heatmaps import RECORDED_METHOD, OverlayFormat
 from app.interop.fhir_codes import FHIR_MEDIA_TYPE, Json
@@ -67,7 +67,7 @@ async def classify_lesion(
 ) -> Response:
     """Answer as `/predict` does, in a FHIR R4 transaction Bundle."""
     if query.store:
-        check_store(services, query.context, get_caller(request))
+        check_store(request, services, query.context)
     model = services.fleet.get(query.model)
     with model.in_use():
         heatmap = HeatmapQuery(query.heatmap, None, RECORDED_METHOD, OverlayFormat.PNG).of(model)

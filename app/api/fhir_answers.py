@@ -9,9 +9,11 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from app.access.scopes import Caller, Scope
+from app.access.scopes import Scope
 from app.api.answer_schemas import HeatmapSchema
 from app.api.deps import Services
+from app.api.guard import get_caller
+from app.api.observation import REQUEST_ID_HEADER
 from app.domain.captions import warn_of
 from app.domain.errors import FhirServerError, NotAuthorizedError
 from app.domain.labels import LABELS
@@ -103,17 +105,17 @@ StoreFlag = Annotated[
 ]
 
 
-def check_store(services: Services, context: Context | None, caller: Caller) -> None:
+def check_store(request: Request, services: Services, context: Context | None) -> None:
     """Say whether an answer could be stored, which the service does with its own credential.
 
     Raises:
         NotAuthorizedError: The caller may ask for answers, and not write into records.
-        HTTPException: 422: no FHIR is asked for, there is no server, or no patient to find the
-            answer by.
+        HTTPException: 422: no FHIR is asked for, there is no server, no patient to find the
+            answer by, or a request id under which a repetition would not be known.
     """
     if context is None:
         raise HTTPException(422, "Only an answer in FHIR can be stored: ask for format=fhir too.")
-    if Scope.REPORTS_WRITE not in caller.scopes:
+    if Scope.REPORTS_WRITE not in get_caller(request).scopes:
         raise NotAuthorizedError(
             f"Your credential lacks the scope {Scope.REPORTS_WRITE!r}, which store=true needs.",
             Scope.REPORTS_WRITE,
@@ -122,6 +124,12 @@ def check_store(services: Services, context: Context | None, caller: Caller) -> 
         raise HTTPException(422, "This service stores nothing: its FHIR_SERVER_URL is not set.")
     if context.subject is None:
         raise HTTPException(422, "Expected a subject: a stored answer without one is nobody's.")
+    if request.headers.get(REQUEST_ID_HEADER, request_id.get()) != request_id.get():
+        raise HTTPException(
+            422,
+            "Expected an X-Request-ID of 1 to 64 letters, digits, '.', '_' and '-', or none: under "
+            "any other one a repeated request would be stored twice.",
+        )
 
 
 async def respond_in_fhir(

@@ -24,7 +24,7 @@ from app.api.fhir_answers import (
     render_bundle,
     respond_in_fhir,
 )
-from app.api.guard import get_caller, requires
+from app.api.guard import requires
 from app.api.schemas import Problem
 from app.domain.heatmaps import RECORDED_METHOD
 from app.domain.images import MEDIA_TYPES
@@ -96,7 +96,7 @@ async def predict(
     with served.in_use():
         heatmap = asked.of(served, None if context is None else RECORDED_METHOD)
         if store:
-            check_store(services, context, get_caller(request))
+            check_store(request, services, context)
         with services.stages.time("receive", served.manifest):
             upload = await read_image(request)
         render = render_json if context is None else partial(render_bundle, upload, context)

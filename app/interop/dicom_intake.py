@@ -56,8 +56,8 @@ def admit(data: bytes, limits: ImageLimits) -> str:
         )
     if (value_of(dataset, "NumberOfFrames") or 1) != 1:
         raise DicomFrameError(
-            "The DICOM object has several frames, and one that is answered later has one. Send each "
-            "frame as an object of its own, or ask /predict with `frame`."
+            "The DICOM object has several frames; expected one, for nobody is there to say which "
+            "is meant. Send each frame as an object of its own, or ask /predict with `frame`."
         )
     return str(take_over(dataset).SOPInstanceUID)
 

@@ -24,6 +24,7 @@ CODE_SYSTEM: Final = "urn:dermhybrid:code"
 CLASS_SYSTEM: Final = "urn:dermhybrid:class"
 DECISION_SYSTEM: Final = "urn:dermhybrid:decision"
 REASON_SYSTEM: Final = "urn:dermhybrid:reason"
+THRESHOLD_SYSTEM: Final = "urn:dermhybrid:threshold"
 QUALITY_SYSTEM: Final = "urn:dermhybrid:quality-issue"
 
 REPORT_CODE: Final = "lesion-classification"
@@ -66,12 +67,17 @@ IMAGING: Final = concept("Imaging", coding(_HL7 + "observation-category", "imagi
 IMAGE: Final = concept("Image", coding(_HL7 + "media-type", "image", "Image"))
 AUTHOR: Final = concept("Author", coding(_HL7 + "provenance-participant-type", "author", "Author"))
 CREATED: Final = concept("Create", coding(_HL7 + "v3-DataOperation", "CREATE", "create"))
-POSITIVE: Final = concept(
-    "At or above the threshold", coding(_HL7 + "v3-ObservationInterpretation", "POS", "Positive")
+AT_OR_ABOVE: Final = concept(
+    "At or above the threshold",
+    coding(THRESHOLD_SYSTEM, "at-or-above", "At or above the threshold"),
 )
-NEGATIVE: Final = concept(
-    "Below the threshold", coding(_HL7 + "v3-ObservationInterpretation", "NEG", "Negative")
+BELOW: Final = concept(
+    "Below the threshold, which is not free of disease",
+    coding(THRESHOLD_SYSTEM, "below", "Below the threshold"),
 )
+"""HL7's code NEG is shown as "Negative", beside "melanoma"."""
+THRESHOLD: Final = {"text": "A threshold that was chosen, no normal range"}
+"""Type of a reference range."""
 
 
 def unknown(text: str) -> Json:

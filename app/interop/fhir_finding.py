@@ -114,9 +114,10 @@ class Finding:
         """Names this answer: the same for a repeated request, and for nothing else.
 
         The request id alone does not: callers choose it, and one that is used twice must not make
-        a server take the second patient's answer for the first one's.
+        a server take the second patient's answer for the first one's, nor leave out what was asked
+        for the second time alone.
         """
-        frame = () if self.frame is None else (self.frame,)  # keys of before stay as they are
+        frame = () if self.frame is None else (self.frame,)
         parts = (
             self.request_id,
             self.upload_sha256,
@@ -127,6 +128,8 @@ class Finding:
             self.context.encounter,
             self.context.imaging_study,
             self.context.based_on,
+            self.overlay and (self.overlay.title, self.overlay.media_type),
+            self.classified is not None and self.classified.uncertainty is not None,
             *frame,
         )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from app.domain.decision import Decision, OperatingPointResult
 from app.interop.fhir_codes import (
+    AT_OR_ABOVE,
+    BELOW,
     CLASS_CONCEPTS,
-    NEGATIVE,
-    POSITIVE,
+    THRESHOLD,
     Json,
     decision_concept,
     own,
@@ -116,7 +117,7 @@ def _novelty(made: Decision) -> Iterator[Json]:
         yield {
             "code": own("out-of-distribution", "How unlike the training images the picture is"),
             "valueQuantity": {"value": score},
-            "referenceRange": [{"high": {"value": threshold}}],
+            "referenceRange": [{"high": {"value": threshold}, "type": THRESHOLD}],
         }
 
 
@@ -164,6 +165,6 @@ def _operating_point(result: OperatingPointResult) -> Json:
             f"{point.required_sensitivity:.0%} sensitivity",
         ),
         "valueQuantity": share(result.probability),
-        "interpretation": [POSITIVE if result.positive else NEGATIVE],
-        "referenceRange": [{"high": share(point.threshold)}],
+        "interpretation": [AT_OR_ABOVE if result.positive else BELOW],
+        "referenceRange": [{"high": share(point.threshold), "type": THRESHOLD}],
     }

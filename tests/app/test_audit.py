@@ -145,14 +145,38 @@ def test_a_log_that_nobody_wrote_to_is_intact(tmp_path: Path) -> None:
         await AuditQueue(AuditLog(tmp_path, LARGE)).close()
 
     asyncio.run(open_and_close())
-    assert read_head(tmp_path) is None
-    # What versions before this one left.
-    (tmp_path / "head.json").write_text(json.dumps({"sequence": 0, "hash": "0" * 64}))
+    assert read_head(tmp_path) == (0, "0" * 64)
     assert list(verify(tmp_path)) == []
     result = CliRunner().invoke(main, ["audit", "verify", str(tmp_path)])
     assert (result.exit_code, result.output.splitlines()[0]) == (0, "answers: no record")
     (tmp_path / "head.json").write_text(json.dumps({"sequence": 0, "hash": "1" * 64}))
     assert len(list(verify(tmp_path))) == 1
+
+
+def test_a_log_of_a_version_that_left_no_head_before_the_first_record_goes_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "audit-000001.jsonl").touch()
+    assert list(verify(tmp_path)) == []
+    write(tmp_path, 2)
+    assert list(verify(tmp_path)) == []
+
+
+@pytest.mark.parametrize("head", [None, b"", b"{", b'{"sequence": 1}'])
+def test_records_without_a_head_may_lack_the_last_ones(tmp_path: Path, head: bytes | None) -> None:
+    write(tmp_path, 5)
+    path = tmp_path / "audit-000001.jsonl"
+    path.write_bytes(b"".join(lines_of(tmp_path)[:3]))
+    (tmp_path / "head.json").unlink()
+    if head is not None:
+        (tmp_path / "head.json").write_bytes(head)
+    (defect,) = verify(tmp_path)
+    assert "so that records may be missing at the end" in defect
+    assert CliRunner().invoke(main, ["audit", "verify", str(tmp_path)]).exit_code == 1
+    for _ in range(2):  # and no start mends it
+        with pytest.raises(AuditDamagedError, match=r"head\.json is missing or cannot be read"):
+            AuditLog(tmp_path, LARGE)
+    assert len(lines_of(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"sequence":3,"hash":"', b"\x00\xff"])

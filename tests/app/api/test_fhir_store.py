@@ -118,6 +118,11 @@ def test_an_answer_that_is_not_stored_is_not_given(ruled_models: Path, lesion_pn
     [
         ({"format": "json"}, {"X-FHIR-Subject": "Patient/1"}, "format=fhir"),
         ({"format": "fhir"}, {}, "Expected a subject"),
+        (
+            {"format": "fhir"},
+            {"X-FHIR-Subject": "Patient/1", "X-Request-ID": "urn:uuid:4711"},
+            "Expected an X-Request-ID of 1 to 64",
+        ),
     ],
 )
 def test_what_cannot_be_stored_is_refused_before_the_upload_is_read(

@@ -114,8 +114,9 @@ def test_a_referred_answer() -> None:
         "prediction-set-95": "mel, nv (nothing is promised for df)",
     }
     (point,) = [c for c in decision["component"] if "interpretation" in c]
-    assert point["interpretation"][0]["coding"][0]["code"] == "POS"
+    assert point["interpretation"][0]["coding"][0]["code"] == "at-or-above"
     assert point["referenceRange"][0]["high"]["value"] == 0.3
+    assert "no normal range" in point["referenceRange"][0]["type"]["text"]
     (media,) = resources(bundle, "Media")
     assert media["content"]["data"] == "aGVhdA=="
     assert (media["width"], media["height"]) == (320, 240)
@@ -211,7 +212,7 @@ def test_published_codes_are_published() -> None:
         if c["system"] in systems and c["system"].startswith("http://terminology.hl7.org/")
         if c["code"] != "AIAST"
     }
-    assert len(found) == 7
+    assert len(found) == 6
     for system, code, display in found:
         assert (code, display) in set(_concepts(systems[system].get("concept", [])))
 
@@ -241,8 +242,11 @@ def _concepts(concepts: list[dict[str, Any]]) -> Any:
         {"context": Context("Patient/2")},
         {"model": ModelIdentity("m", 3, "M", "e" * 64, "openvino")},
         {"frame": 2},
+        {"overlay": None},
+        {"overlay": Overlay("image/jpeg", "aGVhdA==", 320, 240, "Heatmap of nv", ())},
+        {"overlay": Overlay("image/png", "aGVhdA==", 320, 240, "Heatmap", ())},
     ],
-    ids=["request", "image", "patient", "model", "frame"],
+    ids=["request", "image", "patient", "model", "frame", "no map", "another map", "png"],
 )
 def test_only_a_repeated_request_is_the_same_answer(change: dict[str, Any]) -> None:
     later = finding(given_at=datetime(2026, 2, 1, tzinfo=UTC))
@@ -252,8 +256,25 @@ def test_only_a_repeated_request_is_the_same_answer(change: dict[str, Any]) -> N
     assert not (mine & others) - {_device_condition(make_bundle(finding()))}
 
 
-def test_the_answer_of_a_picture_alone_is_named_as_it_always_was() -> None:
-    assert finding().key == "ff439c19166642c687ecba4ee590d32f"
+def test_the_symmetries_make_another_answer_of_it() -> None:
+    asked = finding()
+    assert asked.classified is not None
+    assert asked.classified.uncertainty is not None
+    unasked = replace(asked, classified=replace(asked.classified, uncertainty=None))
+    assert asked.key != unasked.key
+
+
+def test_nobody_is_told_that_a_disease_is_negative() -> None:
+    decision = finding().decision
+    below = [replace(result, positive=False) for result in decision.operating_points]
+    assert below
+    bundle = make_bundle(finding(decision=replace(decision, operating_points=tuple(below))))
+    assert_valid(bundle)
+    components = observation(bundle, "decision")["component"]
+    (found,) = [c["interpretation"][0] for c in components if "interpretation" in c]
+    assert found["text"] == "Below the threshold, which is not free of disease"
+    assert [c["code"] for c in found["coding"]] == ["below"]
+    assert "negative" not in json.dumps(bundle).lower()
 
 
 @pytest.mark.parametrize("novelty", [0.1, 9.0], ids=["referred", "rejected"])
