@@ -81,7 +81,8 @@ def render(measured: dict[str, Any]) -> str:
         "classes, no mucosa and no nails: no free collection of them was at hand. Pictures that "
         "resemble dermatoscopic images are the hardest to refuse, and it is not known how many "
         "are.",
-        "- One dermatoscopic image in twenty is refused, by construction.",
+        "- Of images like HAM10000's one in twenty is refused, by construction; of another "
+        "camera's it may be many more.",
         "",
     ]
     return "\n".join(lines)

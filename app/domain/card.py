@@ -53,6 +53,11 @@ PREVALENCE_LIMIT: Final = (
     "Probabilities, shares and predictive values are of a collection in which about one image in "
     "five is malignant. Where malignant lesions are rarer or more frequent, they do not hold."
 )
+HEATMAP_LIMIT: Final = (
+    "A heatmap is a 7 x 7 grid. It says neither why nor where a lesion ends, and may mark what the "
+    "answer does not depend on: `docs/heatmaps.md` has what was measured, and attention did not "
+    "come out better than a map of the picture's middle."
+)
 PATIENT_LIMIT: Final = (
     "HAM10000 names lesions but no patients: two lesions of one patient may be in two parts."
 )
@@ -136,10 +141,16 @@ def limits(manifest: Manifest | EnsembleManifest) -> list[str]:
         PAST_READINGS,
         PATIENT_LIMIT,
         "Recall differs much between classes; rare classes were learnt from few lesions.",
-        "The heaviest member's heatmap is shown; the others' evidence may lie elsewhere."
-        if isinstance(manifest, EnsembleManifest)
-        else "Heatmaps show where a network's evidence lies on a 7 x 7 grid, not why, and not "
-        "where a lesion ends.",
+        HEATMAP_LIMIT,
+        *_member_limit(manifest),
+    ]
+
+
+def _member_limit(manifest: Manifest | EnsembleManifest) -> list[str]:
+    if not isinstance(manifest, EnsembleManifest):
+        return []
+    return [
+        "The heaviest member's heatmap is shown; the others' answers may depend on other places."
     ]
 
 
@@ -162,8 +173,9 @@ def _gate_limits(rules: DecisionRules | None) -> list[str]:
     if rules is None:
         return ["Nothing in the model notices an image that is not a dermatoscopic one."]
     return [
-        "One dermatoscopic image in twenty is rejected as out of distribution, and not every "
-        "picture of something else is (`docs/out-of-distribution.md`).",
+        "Of images like HAM10000's one in twenty is rejected as out of distribution, of another "
+        "camera's it may be many more, and not every picture of something else is "
+        "(`docs/out-of-distribution.md`).",
         "Prediction sets and thresholds hold for images like those of HAM10000 and may fail "
         "elsewhere without a sign.",
         *_all_clear_limit(rules),

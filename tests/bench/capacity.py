@@ -123,8 +123,9 @@ def write_page(results: dict[str, Any], page: Path) -> None:
                 "",
                 "Two replicas are the least, whatever the load: an upgrade exchanges one of them "
                 "([operations.md](operations.md)). Beyond what fits, callers get a 503 with "
-                "`Retry-After` within milliseconds ([bench.md](bench.md#overload)); the DICOM "
-                "queue keeps what it was sent.",
+                "`Retry-After` within milliseconds ([bench.md](bench.md#overload)). Pictures for "
+                "the DICOM worker do not add up so: one replica has the queue, answers one after "
+                "the other, and takes no more than `DICOM_MAX_WAITING`.",
                 "",
             ]
         ),

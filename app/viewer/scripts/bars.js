@@ -185,5 +185,6 @@ export function uncertainty(answer) {
     { class: "block" },
     h("h3", {}, t("uncertainty.title")),
     h("p", {}, t("uncertainty.line", { same: number(Math.round(views * sameClass), 0), views: number(views, 0) })),
+    h("p", { class: "fine" }, t("uncertainty.explained")),
   );
 }

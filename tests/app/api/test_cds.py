@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from app.api.cds import CDS_PATH
 from app.audit import CARDS_FOLDER
 from app.audit_chain import log_files, verify
+from app.domain.heatmaps import encode_png
 from app.main import create_app
 from app.settings import Settings
+from tests.fhir_checks import resources
 from tests.fhir_peers import scripted
+
+GREEN = encode_png(np.full((240, 320, 3), (10, 240, 10), np.uint8))
+"""What is rejected."""
 
 
 @pytest.fixture(scope="module")
@@ -69,27 +75,28 @@ def test_the_servers_newest_answer_is_found(
     before = card_records(audit)
     assert call(served, "Zzyzx").json() == {"cards": []}
     assert card_records(audit) == before
-    for patient in ("Zzyzx", "another"):
+    conclusions, names = [], []
+    for patient, image in (("Zzyzx", GREEN), ("Zzyzx", lesion_png), ("another", GREEN)):
         stored = served.post(
             "/predict",
-            files={"image": lesion_png},
+            files={"image": image},
             params={"format": "fhir", "store": True, "model": "light"},
             headers={"X-FHIR-Subject": f"Patient/{patient}"},
         )
         assert stored.status_code == 200
-    report = next(
-        entry["resource"]
-        for entry in stored.json()["entry"]
-        if entry["resource"]["resourceType"] == "DiagnosticReport"
-    )
+        (report,) = resources(stored.json(), "DiagnosticReport")
+        conclusions.append(report["conclusion"].split(".")[0])
+        names.append(report["identifier"][0]["value"])
+    assert conclusions[0] == conclusions[2] != conclusions[1]
     with caplog.at_level("INFO"):
         (card,) = call(served, "Zzyzx").json()["cards"]
-    assert report["conclusion"].split(".")[0] in card["detail"]
+    assert conclusions[1] in card["detail"]
+    assert conclusions[0] not in card["detail"]
     assert card["links"][0]["url"] == "https://derm.hospital.example/"
     (record,) = card_records(audit)[len(before) :]
     assert record["card"] == card["uuid"]
     assert record["caller"] == "192.0.2.7"
-    assert record["shown"]["name"].endswith(".report")
+    assert record["shown"]["name"] == names[1]
     assert record["shown"]["action"] in {"report", "refer", "reject"}
     assert list(verify(audit / CARDS_FOLDER)) == []
     logged = json.dumps([entry.__dict__ for entry in caplog.records], default=str)

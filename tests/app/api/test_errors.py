@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from starlette.types import Message
 from app.access.scopes import Scope
 from app.api.errors import kind_of, status_of
 from app.api.guard import requires
-from app.domain.errors import DermHybridError
+from app.domain.errors import INTERNAL_ERROR, DermHybridError
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import REPOSITORY
@@ -43,6 +44,13 @@ def test_the_readme_has_every_problem_that_a_caller_may_meet() -> None:
     table = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("`type` ends in")[1]
     documented = set(re.findall(r"`([a-z-]+)`", table.split("\n\n")[0]))
     assert kinds - documented == NEVER_ANSWERED
+    # And those that no error of the domain has: the code's own words, and HTTP's.
+    code = "".join(path.read_text() for path in (REPOSITORY / "app" / "api").glob("*.py"))
+    words = set(re.findall(r'\bproblem\(\s*\d+,\s*"([a-z-]+)"', code))
+    statuses = {int(status) for status in re.findall(r"\bHTTPException\(\s*(\d+)", code)}
+    assert (len(words), len(statuses)) >= (2, 3)
+    of_http = {HTTPStatus(s).phrase.lower().replace(" ", "-") for s in statuses | {400, 404, 405}}
+    assert (words | of_http | {INTERNAL_ERROR}) - documented == set()
 
 
 def test_an_unlisted_branch_is_noticed() -> None:

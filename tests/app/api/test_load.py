@@ -322,6 +322,7 @@ def test_a_caller_who_leaves_takes_its_image_out_of_the_line(
             assert engine.batch_sizes == [1]
             metrics = (await http.get("/metrics")).text
             assert 'route="/predict",status="499"} 1.0' in metrics
+            assert 'problem="client-closed-request",route="/predict"} 1.0' in metrics
 
     asyncio.run(scenario())
 

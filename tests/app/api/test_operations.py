@@ -89,7 +89,7 @@ def test_failures_are_counted_by_their_kind(client: TestClient, lesion_png: byte
     assert [count(*labels) for labels in expected] == [b + 1 for b in before]
 
 
-def test_whoever_was_shed_expired_or_left_is_counted(tiny_models: Path, lesion_png: bytes) -> None:
+def test_whoever_was_shed_or_expired_is_counted(tiny_models: Path, lesion_png: bytes) -> None:
     async def scenario() -> None:
         settings = Settings(models_dir=tiny_models, max_predictions_in_progress=2)
         async with hanging_service(settings) as (app, http, engine):
