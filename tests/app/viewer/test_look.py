@@ -197,6 +197,7 @@ def test_turned_and_mirrored(page: Page, service: str) -> None:
     page.locator("#tta").check()
     choose(page, upload())
     expect(page.locator("#answer")).to_contain_text("8 views have the same most probable class")
+    expect(page.locator("#answer")).to_contain_text("no second opinion")
     spread = ask(service, tta="true")["uncertainty"]["standard_deviation"]
     largest = max(spread.values())
     expect(page.locator(".probabilities")).to_contain_text(f"± {largest:.1%}")
