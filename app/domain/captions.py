@@ -11,7 +11,7 @@ from app.domain.heatmaps import Heatmap
 from app.domain.images import RgbImage
 from app.domain.labels import LABELS
 
-FLAG_WORDS: Final = {
+_FLAG_WORDS: Final = {
     HeatmapFlag.BLANK: "the map is all zero.",
     HeatmapFlag.BORDER_DOMINATED: (
         "as much of it lies at the picture's border as if it pointed nowhere, or more."
@@ -41,7 +41,7 @@ def describe_heatmap(heatmap: Heatmap, model: str) -> str:
 
 def warn_of(flags: Iterable[HeatmapFlag]) -> list[str]:
     """A line for each of a heatmap's flags, in ASCII."""
-    return [f"Read nothing into it: {FLAG_WORDS[flag]}" for flag in flags]
+    return [f"Read nothing into it: {_FLAG_WORDS[flag]}" for flag in flags]
 
 
 def append_caption(picture: RgbImage, lines: list[str]) -> RgbImage:
