@@ -7,6 +7,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from app.domain.errors import INTERNAL_ERROR
 
 _ANYWHERE: Final = ("dicom-queue", "resources-exhausted", INTERNAL_ERROR)
+_REFUSED: Final = (
+    *("dicom-not-photograph", "dicom-frame"),
+    *("image-format", "image-corrupt", "image-too-many-bytes"),
+)
 _OF_JOBS: Final = (*_ANYWHERE, "dicom-delivery", "audit-unavailable", "model-fault")
 
 
@@ -83,5 +87,7 @@ class DicomMetrics:
             self.associations.labels(reason)
         for kind in (*_ANYWHERE, "service-busy"):
             self.not_taken.labels(kind)
+        for kind in _REFUSED:
+            self.refused.labels(kind)
         for kind in _ANYWHERE:
             self.worker_failures.labels(kind)

@@ -193,13 +193,14 @@ def test_what_is_no_photograph_is_refused_and_counted_however_it_came(
     settings = settings_of(tiny_models, tmp_path).model_copy(update={"dicom_listen_port": port})
     several = make_dataset(NumberOfFrames=2)
     with TestClient(create_app(settings)) as client:
+        before = count(client, "refused_total", kind="dicom-frame")
         headers = {"Content-Type": "application/dicom"}
         answer = client.post("/dicom/studies", content=to_bytes(several), headers=headers)
         statuses = (answer.status_code, store(port, several))
         counted = count(client, "refused_total", kind="dicom-frame")
         jobs = client.app.state.services.dicom._queue.count()  # type: ignore[attr-defined]
     assert statuses == (422, 0xC000)
-    assert counted == 2
+    assert (before, counted) == (0, 2)
     assert sum(jobs.values()) == 0
 
 
