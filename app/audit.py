@@ -15,6 +15,7 @@ from app.audit_chain import (
     BEGINNING,
     HEAD_NAME,
     digest_of,
+    exchange,
     file_name,
     log_files,
     number_of,
@@ -153,11 +154,8 @@ class AuditLog:
     def _write_head(self) -> None:
         scratch = self._directory / f"{HEAD_NAME}.new"
         with suppress(OSError):  # an older head still is one of this chain's
-            with scratch.open("wb") as file:
-                file.write(to_line({"sequence": self.sequence, "hash": self._hash}))
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut might leave an empty one
-            scratch.replace(self._directory / HEAD_NAME)
+            content = {"sequence": self.sequence, "hash": self._hash}
+            exchange(self._directory / HEAD_NAME, scratch, content)
 
 
 class AuditQueue:

@@ -28,9 +28,9 @@ from app.audit_chain import (
     HEAD_NAME,
     Chain,
     FileEnd,
+    exchange,
     number_of,
     parse,
-    to_line,
 )
 from app.domain.errors import AuditDamagedError
 from app.feedback import FEEDBACK_FOLDER
@@ -204,11 +204,7 @@ def _write_head(directory: Path, end: FileEnd) -> None:
 def _write(path: Path, content: Mapping[str, object]) -> None:
     """Exchange a file at once."""
     scratch = path.with_name(f"{path.name}.archiving")  # not the one of a service that writes
-    with scratch.open("wb") as file:
-        file.write(to_line(content))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    exchange(path, scratch, content)
     _sync(path.parent)
 
 

@@ -9,6 +9,7 @@ DIR/archived.json        {"file": 2, "hash": ..., "sequence": 40}, where files 1
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -240,6 +241,24 @@ def parse(line: bytes) -> dict[str, Any] | None:
 def to_line(content: Mapping[str, Any]) -> bytes:
     """JSON values in their canonical form, and the end of the line."""
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def exchange(path: Path, scratch: Path, content: Mapping[str, Any]) -> None:
+    """Let a file have other JSON values, whole and on the disk before the old ones go.
+
+    Args:
+        path: The file.
+        scratch: Beside it, the writer's own.
+        content: The values.
+
+    Raises:
+        OSError: The disk is full, or gone.
+    """
+    with scratch.open("wb") as file:
+        file.write(to_line(content))
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut might leave an empty one
+    scratch.replace(path)
 
 
 def log_files(directory: Path) -> list[Path]:

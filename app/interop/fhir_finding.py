@@ -117,7 +117,6 @@ class Finding:
         a server take the second patient's answer for the first one's, nor leave out what was asked
         for the second time alone.
         """
-        frame = () if self.frame is None else (self.frame,)
         parts = (
             self.request_id,
             self.upload_sha256,
@@ -130,6 +129,6 @@ class Finding:
             self.context.based_on,
             self.overlay and (self.overlay.title, self.overlay.media_type),
             self.classified is not None and self.classified.uncertainty is not None,
-            *frame,
+            self.frame,
         )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
