@@ -225,6 +225,8 @@ def _read_rows(path: Path, facts: dict[str, Any]) -> dict[str, AblationRow]:
     if not path.exists():
         return {}
     values = json.loads(path.read_text(encoding="utf-8"))
+    # Fields that came later have their defaults.
+    values["base"] = Recipe.from_json(values["base"]).to_json()
     if {name: values.get(name) for name in facts} != facts:
         raise RunError(
             f"{path} compares variants of another recipe or dataset; name another folder."

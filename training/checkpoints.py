@@ -1,6 +1,6 @@
 """The state of a run that a kill leaves: weights, optimizer, seeds of dropout, progress."""
 
-import shutil
+import uuid
 from pathlib import Path
 
 import keras
@@ -27,10 +27,9 @@ def make_checkpoint(model: keras.Model) -> tf.train.Checkpoint:
 
 def save(run: Path, checkpoint: tf.train.Checkpoint, progress: Progress) -> None:
     """Write weights, optimizer and progress; a kill in between leaves the old ones valid."""
-    name = f"state-{progress.epoch}-{progress.step}"
-    folder = run / name
-    shutil.rmtree(folder, ignore_errors=True)
-    checkpoint.write(str(folder / "checkpoint"))
+    # Never the folder that is in use, which may be of this very step.
+    name = f"state-{progress.epoch}-{progress.step}-{uuid.uuid4().hex[:8]}"
+    checkpoint.write(str(run / name / "checkpoint"))
     write_state(run, name, progress)
 
 
@@ -38,7 +37,7 @@ def restore(run: Path, checkpoint: tf.train.Checkpoint) -> bool:
     """Read the last checkpoint; whether there was one.
 
     Raises:
-        RunError: It is of an earlier version.
+        RunError: It is of an earlier version, or damaged.
     """
     state = read_state(run)
     if state is None:
@@ -50,4 +49,6 @@ def restore(run: Path, checkpoint: tf.train.Checkpoint) -> bool:
             f"{run} was begun by an earlier version, whose checkpoints hold other values: name "
             "another folder, or finish it with that version (processes.jsonl has its commit)."
         ) from error
+    except tf.errors.OpError as error:
+        raise RunError(f"{run / state[0]} cannot be read: {error.message}") from error
     return True

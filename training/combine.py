@@ -62,7 +62,8 @@ def combine(
         git_commit: Of this code, 40 hexadecimal digits.
 
     Raises:
-        EnsembleError: It exists, there is one member only, or a member has no rules.
+        EnsembleError: It exists, there is one member only, a member has no rules, or the service
+            would not find it beside the ensemble.
         ValueError: A member was trained on another split.
         ArtifactError: A member must not be served.
     """
@@ -73,6 +74,12 @@ def combine(
         )
     if output.exists():
         raise EnsembleError(f"{output} exists; delete it if its figures may be replaced.")
+    for folder in folders:
+        if folder.resolve().parent.parent != output.resolve().parent:
+            raise EnsembleError(
+                f"{folder} does not lie in {output.parent}, where the service would look for it; "
+                f"name --output FOLDER/{ENSEMBLE_NAME} with the folder of all members."
+            )
     models = [load_artifact(folder, fast=True) for folder in folders]
     names = [model.manifest.name for model in models]
     if len(set(names)) != len(folders) or len(models) < 2:

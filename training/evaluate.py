@@ -195,12 +195,13 @@ def evaluate(
         folder / "heatmaps.png",
     )
     picks = _failures(labels, outputs["probabilities"])
-    draw_heatmaps(
-        data.images[rows[picks]],
-        labels[picks],
-        {name: values[picks] for name, values in outputs.items()},
-        folder / "failures.png",
-    )
+    if len(picks):
+        draw_heatmaps(
+            data.images[rows[picks]],
+            labels[picks],
+            {name: values[picks] for name, values in outputs.items()},
+            folder / "failures.png",
+        )
     write_report(owner.recipe, metrics, folder / "report.md")
     return metrics
 

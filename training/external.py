@@ -41,6 +41,9 @@ MAX_LABELS: Final = 50_000
 _LIMITS: Final = ImageLimits()
 _SEED: Final = 20180814
 _SHOWN: Final = 20
+_NO_LESIONS: Final = (
+    "images, for the labels have no column `lesion_id`: too narrow where images share a lesion"
+)
 _ISIC_NAME: Final = re.compile(r"ISIC_(\d{7})(?:\.\w+)?")
 _HAM10000: Final = range(24306, 34321)
 """Numbers in the ISIC Archive of HAM10000's 10,015 images, the training images of ISIC 2018."""
@@ -93,7 +96,7 @@ def evaluate_external(
         "Every image is scored, also what the service would reject or refer.",
         "",
         *_known_images(table["image"].tolist()),
-        *metrics_lines(metrics),
+        *metrics_lines(metrics, "lesions" if has_lesions(labels) else _NO_LESIONS),
         "",
         *reliability_lines(metrics),
         "",
@@ -121,6 +124,11 @@ def is_from_ham10000(name: str) -> bool:
     return found is not None and int(found[1]) in _HAM10000
 
 
+def has_lesions(labels: Path) -> bool:
+    """Whether a CSV of labels says which images are of one lesion."""
+    return "lesion_id" in pd.read_csv(labels, nrows=0).columns
+
+
 def read_labels(path: Path) -> pd.DataFrame:
     """Read a CSV of labels.
 
@@ -140,7 +148,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     if "image" in table.columns and "dx" in table.columns:
         table["dx"] = table["dx"].astype(str).str.strip().str.lower()
     elif {"image", *names} <= set(table.columns):
-        one_hot = table[list(names)].to_numpy()
+        one_hot = table[list(names)].apply(pd.to_numeric, errors="coerce").to_numpy()
         known = np.isin(one_hot, (0, 1)).all(axis=1) & (one_hot.sum(axis=1) == 1)
         answers = np.array([*names.values()], object)[one_hot.argmax(axis=1)]
         table["dx"] = np.where(known, answers, "none of the seven")

@@ -196,6 +196,7 @@ def _run_stage(
     checkpoint = make_checkpoint(model)
     if not restore(run, checkpoint) and recipe.initial_model:
         assign_stored(hybrid, Path(recipe.initial_model))
+    wait_for_all(strategy)  # the first to save deletes what the others read
     validation = load_examples(data, Part.VALIDATION, image_size, metadata=recipe.metadata)
     measured = Validation(
         model, evaluation_batches(validation, recipe.batch_size), compiled=compiled

@@ -114,6 +114,7 @@ def measure(
         models[f"{model.manifest.title}, version {model.manifest.version}"] = found
     return {
         "num_images": len(images),
+        "every": every,
         "num_curve_images": num_chosen,
         "num_shuffles": SHUFFLES,
         "lesion": {

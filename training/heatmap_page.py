@@ -107,8 +107,8 @@ def _introduction(measured: dict[str, Any]) -> list[str]:
     return [
         "# How far heatmaps can be trusted",
         "",
-        "Written by `python -m training heatmaps` from `docs/results/heatmaps.json`. "
-        f"{RESEARCH_USE_NOTICE}",
+        f"Written by `python -m training heatmaps --every {measured['every']}` from "
+        f"`docs/results/heatmaps.json`. {RESEARCH_USE_NOTICE}",
         "",
         f"{measured['num_images']} images of the validation part, through the code that serves, in "
         f"OpenVINO; curves and shuffled models on {measured['num_curve_images']} of them. Grad-CAM "

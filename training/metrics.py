@@ -55,8 +55,9 @@ def measure(
     Returns:
         The figures. Precision is 0 for a class that is never answered, recall 0 for one that is
         absent, and their intervals then say that nothing is known: 0 to 1. ROC AUC is one class
-        against the others. Where a bootstrap cannot leave a share of 0 or 1, its interval is
-        Wilson's for as many groups.
+        against the others. Where a bootstrap cannot leave a figure of 0 or 1, its interval is
+        Wilson's for as many groups: of ROC AUC for those of the rarer side, of F1 for the class's,
+        with a precision of 1 where F1 is 0; a mean over classes has the mean of theirs.
     """
     predicted = probabilities.argmax(axis=1)
     counts = _group_draws(groups, np.random.default_rng(seed), num_resamples)
@@ -74,21 +75,24 @@ def measure(
         per_class[label] = ClassMetrics(
             precision=_share(right, predicted == index, groups, counts),
             recall=_share(right, positive, groups, counts),
-            f1=_interval(figures["f1"][0, index], spread["f1"][:, index])
-            if positive.any()
-            else _unknown(0.0),
-            roc_auc=_unknown(0.5) if math.isnan(auc) else _interval(auc, aucs),
+            f1=_f1(figures["f1"][0, index], spread["f1"][:, index], positive, groups),
+            roc_auc=_roc_auc(auc, aucs, positive, groups),
             support=int(positive.sum()),
         )
+    present = [per_class[LABELS[index]] for index in np.unique(labels)]
     return Metrics.model_validate(
         {
             "part": part,
             "num_images": len(labels),
             "accuracy": _share(predicted == labels, np.ones(len(labels), bool), groups, counts),
-            **{
-                name: _interval(figures[name][0], spread[name])
-                for name in ("balanced_accuracy", "macro_f1")
-            },
+            "balanced_accuracy": _mean(
+                figures["balanced_accuracy"][0],
+                spread["balanced_accuracy"],
+                [one.recall for one in present],
+            ),
+            "macro_f1": _mean(
+                figures["macro_f1"][0], spread["macro_f1"], [one.f1 for one in present]
+            ),
             "per_class": per_class,
             "confusion_matrix": whole[0].astype(int).tolist(),
             "calibration_error": calibration_error(labels, probabilities),
@@ -235,12 +239,54 @@ def _share(
     both = (hit & among).astype(np.float64)
     value = float(both.sum() / among.sum())
     if value in (0.0, 1.0):  # so is every resample's
-        total = len(np.unique(groups[among].astype(str)))
-        low, high = wilson(round(value) * total, total)
-        return _interval(value, np.array([low, high]), tail=0.0)
+        return _rounded(value, *_wilson(value, among, groups))
     bases = counts @ among.astype(np.float64)
     with np.errstate(invalid="ignore"):
         return _interval(value, counts @ both / bases)
+
+
+def _f1(
+    value: float,
+    resampled: Floats,
+    positive: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.object_],
+) -> Interval:
+    if not positive.any():
+        return _unknown(0.0)
+    if value in (0.0, 1.0):  # so is every resample's
+        low, high = _wilson(value, positive, groups)
+        return _rounded(value, low, 2 * high / (1 + high))
+    return _interval(value, resampled)
+
+
+def _roc_auc(
+    value: float,
+    resampled: Floats,
+    positive: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.object_],
+) -> Interval:
+    if math.isnan(value):
+        return _unknown(0.5)
+    if value in (0.0, 1.0):
+        sides = [_wilson(value, side, groups) for side in (positive, ~positive)]
+        return _rounded(value, min(low for low, _ in sides), max(high for _, high in sides))
+    return _interval(value, resampled)
+
+
+def _mean(value: float, resampled: Floats, parts: list[Interval]) -> Interval:
+    """A mean over classes, from the figures that it is the mean of."""
+    if value in (0.0, 1.0):
+        lows, highs = [part.low for part in parts], [part.high for part in parts]
+        return _rounded(value, float(np.mean(lows)), float(np.mean(highs)))
+    return _interval(value, resampled)
+
+
+def _wilson(
+    value: float, among: npt.NDArray[np.bool_], groups: npt.NDArray[np.object_]
+) -> tuple[float, float]:
+    """The interval of a share of 0 or 1 among the lesions of some images."""
+    total = len(np.unique(groups[among].astype(str)))
+    return wilson(round(value) * total, total)
 
 
 def _unknown(value: float) -> Interval:
@@ -302,11 +348,13 @@ def _roc_aucs(positive: npt.NDArray[np.bool_], score: Floats, counts: Ints) -> F
     return np.divide(won, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
 
 
-def _interval(
-    value: float, resampled: Floats, *, tail: float = (1.0 - CONFIDENCE) / 2.0
-) -> Interval:
+def _interval(value: float, resampled: Floats) -> Interval:
     """Resamples of which the figure is not defined, NaN, are left out."""
-    low, high = np.nanquantile(resampled, [tail, 1.0 - tail])
+    tail = (1.0 - CONFIDENCE) / 2.0
+    return _rounded(value, *np.nanquantile(resampled, [tail, 1.0 - tail]))
+
+
+def _rounded(value: float, low: float, high: float) -> Interval:
     return Interval(
         value=round(float(value), 4), low=round(float(low), 4), high=round(float(high), 4)
     )

@@ -73,8 +73,8 @@ def accuracies(
         "Under protocol `paper` stand other networks of the same layers, trained on that split "
         "([experiments.md](experiments.md)). CNN-EfficientNet-Lite0's recipe went on until it was "
         "past what had been asked for, and the test part was read after each of its runs: its "
-        "figure flatters. CNN-ResNet50V2's had three epochs where the other one has had seven: its "
-        "figure lies below for that, and says nothing of the split.",
+        "figure flatters. CNN-ResNet50V2's had four epochs where the other one has had seven, and "
+        "another last stage: the two figures do not tell what the split is worth.",
     ]
 
 
@@ -144,6 +144,7 @@ def ablations(sources: Path) -> list[str]:
         return [*lines, "Ours: not measured yet (`python -m training ablate`)."]
     ablations: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     base, (stage,) = ablations["base"], ablations["base"]["stages"]
+    limit = f" of {stage['steps_per_epoch']} steps" if stage["steps_per_epoch"] else ""
     rows = [
         [
             row["variant"],
@@ -159,7 +160,7 @@ def ablations(sources: Path) -> list[str]:
     header = ["variant", "accuracy", "balanced accuracy", "macro F1", "epochs", "minutes"]
     return [
         *lines,
-        f"Ours, of `{base['name']}` in one stage of {stage['max_epochs']} epochs at "
+        f"Ours, of `{base['name']}` in one stage of {stage['max_epochs']} epochs{limit} at "
         f"{stage['image_size']} pixels, on the validation part (`python -m training ablate`). The "
         "intervals are of the images alone: another seed would move the figures too.",
         "",

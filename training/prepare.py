@@ -116,23 +116,29 @@ def load_prepared(directory: Path) -> PreparedData:
         facts = json.loads((directory / "dataset.json").read_text(encoding="utf-8"))
         table = pd.read_csv(directory / "split.csv", dtype={"image_id": str, "lesion_id": str})
         images = np.load(directory / "images.npy", mmap_mode="r")
-    except OSError as error:
-        raise DatasetError(
-            f"{directory} is no prepared dataset: {error}. Run `python -m training prepare`.", []
-        ) from error
-    if len(table) != len(images):
-        raise DatasetError(
-            f"{directory}: split.csv has {len(table)} rows, images.npy {len(images)}.", []
+        data = PreparedData(
+            directory,
+            Protocol(facts["protocol"]),
+            int(facts["seed"]),
+            str(facts["fingerprint"]),
+            _split_fingerprint(table),
+            table,
+            images,
         )
-    return PreparedData(
-        directory,
-        Protocol(facts["protocol"]),
-        int(facts["seed"]),
-        str(facts["fingerprint"]),
-        _split_fingerprint(table),
-        table,
-        images,
-    )
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{directory} is no prepared dataset ({type(error).__name__}: {error}). Run "
+            "`python -m training prepare`.",
+            [],
+        ) from error
+    expected = (len(table), MODEL_INPUT_SIZE, MODEL_INPUT_SIZE, 3)
+    if images.shape != expected or images.dtype != np.uint8:
+        raise DatasetError(
+            f"{directory}: images.npy has {images.dtype} of {images.shape}; split.csv expects "
+            f"uint8 of {expected}.",
+            [],
+        )
+    return data
 
 
 def prepare(

@@ -64,7 +64,8 @@ def quantize(
     """Add the 8-bit form to `models/<name>/<version>/`, and its figures to manifest and card.
 
     Args:
-        folder: The artifact; it is replaced as a whole or stays as it is.
+        folder: The artifact; it is replaced as a whole or stays as it is. Where a kill comes
+            between the two renames it is in `.quantize-*/replaced`, and the next call says so.
         data: The dataset that it was trained on, with the same split.
         report_progress: Called with (images done, images in all) of the comparison.
         git_commit: Of this code, 40 hexadecimal digits.
@@ -76,6 +77,11 @@ def quantize(
         ValueError: It was trained on another split.
     """
     folder = folder.resolve()
+    if not folder.exists() and (left := [*folder.parent.parent.glob(".quantize-*/replaced")]):
+        raise QuantizationError(
+            f"{folder} was being replaced when a process was killed. Put it back: "
+            f"mv {left[0]} {folder}"
+        )
     manifest = verify(folder)
     if manifest.quantized is not None:
         raise QuantizationError(

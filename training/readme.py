@@ -85,8 +85,9 @@ def results_table() -> str:
         f"{metrics.num_images} images of the {metrics.part} part, protocol `lesion` (no lesion in "
         "two parts);",
         "95 % bootstrap intervals over lesions; measured once per recipe by "
-        "`python -m training evaluate`. The threshold",
-        "is the one that finds 90 % of the melanomas of the validation part.",
+        "`python -m training evaluate`, the ensemble's once",
+        "a version by `python -m training ensemble`. The threshold is the one that finds 90 %",
+        "of the melanomas of the validation part.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -96,7 +97,7 @@ def decisions_table() -> str:
     novelty: dict[str, Any] = json.loads(NOVELTY.read_text(encoding="utf-8"))
     lines = [
         "| of the test images | reported | referred | rejected | right of what is reported | "
-        "malignant of what is reported | malignant, reported as benign | "
+        "malignant of what is reported as benign | malignant, reported as benign | "
         f"of {novelty['num_pictures']} other pictures rejected |",
         "|---|---|---|---|---|---|---|---|",
     ]

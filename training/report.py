@@ -33,16 +33,22 @@ def write_report(recipe: Recipe, metrics: Metrics, path: Path) -> None:
         "",
         "![Heatmaps](heatmaps.png)",
         "",
-        "The wrong answers that were most certain:",
-        "",
-        "![Failures](failures.png)",
-        "",
+        *(
+            ["The wrong answers that were most certain:", "", "![Failures](failures.png)", ""]
+            if metrics.failures
+            else []
+        ),
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def metrics_lines(metrics: Metrics) -> list[str]:
-    """Two Markdown tables: overall, and by class."""
+def metrics_lines(metrics: Metrics, unit: str = "lesions") -> list[str]:
+    """Two Markdown tables: overall, and by class.
+
+    Args:
+        metrics: The figures.
+        unit: What the intervals' bootstrap drew.
+    """
     lines = [
         "| | value | 95 % interval |",
         "|---|---|---|",
@@ -50,7 +56,7 @@ def metrics_lines(metrics: Metrics) -> list[str]:
         f"| balanced accuracy | {_cells(metrics.balanced_accuracy)} |",
         f"| macro F1 | {_cells(metrics.macro_f1)} |",
         "",
-        "Intervals: percentiles of a bootstrap over lesions; of a share of none or all, Wilson's.",
+        f"Intervals: percentiles of a bootstrap over {unit}; of figures of 0 or 1, from Wilson's.",
         "",
         "| class | images | precision | recall | F1 | ROC AUC |",
         "|---|---|---|---|---|---|",

@@ -162,7 +162,7 @@ def _decisions(manifests: list[Manifest], ensemble: EnsembleManifest | None) -> 
         "referred",
         "rejected",
         "accuracy of what is reported",
-        "malignant of what is reported",
+        "malignant of what is reported as benign",
         "malignant, reported as benign",
         "by confidence alone: accuracy at share referred",
         "coverage of 90 % / 95 % sets",
@@ -193,7 +193,8 @@ def _robustness(sources: Path) -> list[str]:
     header = ["model", "disturbance", "accuracy", "other class", "median change", "99th percentile"]
     return [
         *lines,
-        f"{measured['num_images']} validation images (`python -m training robustness`): how many "
+        f"{measured['num_images']} validation images (`python -m training robustness --every "
+        f"{measured['every']}`): how many "
         "answers name another class, and how far the probability that moves most moves. The lesion "
         "is the same: where answers move far, a single one is to be taken with care.",
         "",

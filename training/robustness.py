@@ -74,7 +74,7 @@ def measure(
         report: Called with (images done, all of them).
 
     Returns:
-        JSON values: `num_images`, and by model's title `accuracy` and, by disturbance,
+        JSON values: `num_images`, `every`, and by model's title `accuracy` and, by disturbance,
         `accuracy`, `changed` (share of other classes), `median` and `p99` of the largest change
         of a probability.
 
@@ -101,7 +101,7 @@ def measure(
         accuracy = round(float((calm.argmax(axis=1) == labels).mean()), 4)
         models[classifier.title] = {"accuracy": accuracy, "disturbances": disturbances}
     report(passes, passes)
-    return {"num_images": len(rows), "models": models}
+    return {"num_images": len(rows), "every": every, "models": models}
 
 
 def write(measured: dict[str, Any], output: Path) -> None:

@@ -5,7 +5,7 @@ RUN/
     recipe.json      what is trained; a run folder belongs to one recipe, one dataset and the
                      very artifacts (teacher, initial model) that the recipe names
     state.json       progress, and the name of the checkpoint that belongs to it
-    state-<epoch>-<step>/    weights and optimizer
+    state-<epoch>-<step>-<random>/ weights and optimizer
     best-<epoch>.weights.h5  weights of this stage's best validation accuracy
     interpolated.weights.h5  between them and the initial model's, where the recipe says so
     processes.jsonl  a line each time that it was taken up: when, and with which code
@@ -172,9 +172,11 @@ def read_run_owner(run: Path) -> RunOwner:
     """
     try:
         values = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{run} is no run folder: {error}") from error
-    return RunOwner(**{**values, "recipe": Recipe.from_json(values["recipe"])})
+        return RunOwner(**{**values, "recipe": Recipe.from_json(values["recipe"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{run} is no run folder of this version ({type(error).__name__}: {error})."
+        ) from error
 
 
 def record_process(run: Path, commit: str | None, *, clean: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.tiny_artifact import write_tiny_artifact
 from training.calibration import apply_temperature
 from training.combine import EnsembleError, combine, fit_weights
 from training.prepare import PreparedData
@@ -32,6 +33,14 @@ def test_an_ensemble_is_made_where_it_is_served_from(data: PreparedData, tmp_pat
     with pytest.raises(EnsembleError, match=r"from a file ensemble\.json alone"):
         combine([], data, tmp_path / "ensemble-2.json", print, version=1, git_commit="0" * 40)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_members_lie_where_the_service_looks_for_them(data: PreparedData, tmp_path: Path) -> None:
+    member = write_tiny_artifact(tmp_path / "mine", "tiny")
+    output = tmp_path / "models" / "ensemble.json"
+    with pytest.raises(EnsembleError, match="does not lie in"):
+        combine([member], data, output, print, version=1, git_commit="0" * 40)
+    assert not output.parent.exists()
 
 
 def test_a_model_that_knows_nothing_gets_no_weight() -> None:

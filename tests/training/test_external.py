@@ -93,6 +93,12 @@ def test_both_forms_of_labels_give_the_answers_of_the_served_model(
     report = (tmp_path / "a" / "report.md").read_text()
     assert "Not a medical device" in report
     assert "HAM10000's own" not in report
+    assert "a bootstrap over images, for the labels have no column `lesion_id`" in report
+    rows = [[f"IMG_{i}", LABELS[i % 7], f"L{i // 2}"] for i in range(14)]
+    by_lesion = write_csv(tmp_path / "lesions.csv", ["image", "dx", "lesion_id"], rows)
+    grouped = evaluate_external(target, images, by_lesion, tmp_path / "c", quiet)
+    assert grouped.accuracy.value == first.accuracy.value
+    assert "a bootstrap over lesions;" in (tmp_path / "c" / "report.md").read_text()
 
 
 def test_images_that_the_models_learnt_from_are_no_images_from_elsewhere(
@@ -161,9 +167,10 @@ def test_pooling_refuses_other_names_and_survives_a_certain_member() -> None:
         (["image", "dx"], [["a", "nv"], ["a", "mel"]], "there twice"),
         (["image", *ISIC], [["a", 1, 1, 0, 0, 0, 0, 0]], "none of the seven"),
         (["image", *ISIC], [["a", 0, 0, 0, 0, 0, 0, 0]], "none of the seven"),
+        (["image", *ISIC], [["a", "x", 1, 0, 0, 0, 0, 0]], "none of the seven"),
         (["image", "dx"], [], "0 of 0"),
     ],
-    ids=["columns", "class", "path", "twice", "two classes", "no class", "empty"],
+    ids=["columns", "class", "path", "twice", "two classes", "no class", "text", "empty"],
 )
 def test_wrong_labels_are_refused_by_row(
     header: list[str], rows: list[list[object]], words: str, tmp_path: Path

@@ -111,6 +111,7 @@ def test_what_is_measured_is_the_validation_part(
     measured: dict[str, Any], data: PreparedData
 ) -> None:
     assert measured["num_images"] == len(data.rows(Part.VALIDATION))
+    assert measured["every"] == 1
     model = measured["models"]["Tiny, version 1"]
     assert set(model["methods"]) == {"attention", "grad-cam"}
     for found in model["methods"].values():

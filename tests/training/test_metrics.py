@@ -99,6 +99,24 @@ def test_a_share_of_none_or_all_has_the_interval_of_as_many_lesions() -> None:
     assert metrics.per_class["nv"].recall == Interval(value=1.0, low=0.7225, high=1.0)
 
 
+def test_figures_of_nothing_and_of_all_are_as_uncertain_as_their_shares() -> None:
+    true = np.repeat([4, 5], 10)
+    lesions = np.arange(20).astype(object)
+    right = np.eye(7, dtype=np.float32)[true]
+    metrics = measure("test", true, right, lesions, seed=1, num_resamples=50)
+    melanoma, certain = metrics.per_class["mel"], Interval(value=1.0, low=0.7225, high=1.0)
+    assert melanoma.f1 == melanoma.roc_auc == certain
+    assert metrics.balanced_accuracy == metrics.macro_f1 == certain
+
+    metrics = measure("test", true, right[::-1], lesions, seed=1, num_resamples=50)
+    melanoma = metrics.per_class["mel"]
+    # F1 of a recall of 0.2775 at a precision of 1.
+    assert melanoma.f1 == metrics.macro_f1 == Interval(value=0.0, low=0.0, high=0.4345)
+    assert (
+        melanoma.roc_auc == metrics.balanced_accuracy == Interval(value=0.0, low=0.0, high=0.2775)
+    )
+
+
 def test_resamples_without_a_class_do_not_pull_its_interval_down() -> None:
     # Of two lesions of melanoma, one resample in seven has none.
     true = np.array([4] * 20 + [5] * 10)

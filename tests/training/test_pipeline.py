@@ -95,7 +95,7 @@ def _run_of(name: str) -> str:
     return name.replace("cnn_", "scratch-").replace("_", "-")
 
 
-def test_evaluation_leaves_figures_and_a_report(artifacts: Path) -> None:
+def test_evaluation_leaves_figures_and_a_report(artifacts: Path, dataset: Path) -> None:
     folder = artifacts / "scratch-resnet50v2-attention" / "evaluation-test"
     for name in (
         "confusion_matrix.png",
@@ -111,6 +111,10 @@ def test_evaluation_leaves_figures_and_a_report(artifacts: Path) -> None:
         f"| accuracy | {metrics['accuracy']['value']:.4f} |" in (folder / "report.md").read_text()
     )
     assert sum(map(sum, metrics["confusion_matrix"])) == metrics["num_images"]
+    calibration = json.loads((folder.parent / "calibration.json").read_text())
+    prepared = load_prepared(dataset)
+    assert calibration["num_images"] == len(prepared.rows(Part.VALIDATION))
+    assert metrics["num_images"] == len(prepared.rows(Part.TEST)) != calibration["num_images"]
     wrong = metrics["num_images"] - sum(row[i] for i, row in enumerate(metrics["confusion_matrix"]))
     failures = metrics["failures"]
     assert len(failures) == min(8, wrong)

@@ -107,7 +107,18 @@ def test_fingerprint_follows_every_byte_and_label(
     picture = next(root.rglob("ISIC_0000003.png"))
     shutil.copy(next(root.rglob("ISIC_0000004.png")), picture)
     changed = run(root, metadata, tmp_path / "changed", Protocol.LESION)
-    assert changed.fingerprint != prepared[Protocol.LESION].fingerprint
+    before = prepared[Protocol.LESION].fingerprint
+    assert changed.fingerprint != before
+    shutil.copy(next(root.rglob("ISIC_0000005.png")), picture)
+    text = metadata.read_text()
+    lines = text.splitlines()
+    name = lines[1].split(",")[0]
+    other = next(line.split(",")[0] for line in lines[1:] if not line.startswith(f"{name},"))
+    seen = {before, changed.fingerprint}
+    for old, new in ((f"\n{name},", f"\n{other},"), (",akiec,", ",bcc,")):
+        metadata.write_text(text.replace(old, new, 1))
+        seen.add(run(root, metadata, tmp_path / f"{len(seen)}", Protocol.LESION).fingerprint)
+    assert len(seen) == 4
 
 
 def test_every_wrong_row_is_listed_and_nothing_is_written(
@@ -183,6 +194,28 @@ def test_other_csv_is_refused(content: str, own_dataset: tuple[Path, Path], tmp_
 def test_no_prepared_folder_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="training prepare"):
         load_prepared(tmp_path)
+
+
+def test_a_damaged_prepared_folder_is_refused(
+    prepared: dict[Protocol, PreparedData], tmp_path: Path
+) -> None:
+    whole = prepared[Protocol.LESION].directory
+    damages: dict[str, bytes] = {
+        "dataset.json": b"{}",
+        "split.csv": b"image_id,lesion_id\n",
+        "images.npy": b"",
+    }
+    for name, content in damages.items():
+        folder = tmp_path / name
+        shutil.copytree(whole, folder)
+        (folder / name).write_bytes(content)
+        with pytest.raises(DatasetError, match="training prepare"):
+            load_prepared(folder)
+    folder = tmp_path / "shape"
+    shutil.copytree(whole, folder)
+    np.save(folder / "images.npy", np.load(whole / "images.npy").astype(np.float32))
+    with pytest.raises(DatasetError, match="float32 of"):
+        load_prepared(folder)
 
 
 def test_real_metadata_split_has_no_shared_lesion(ham10000: Path) -> None:

@@ -162,6 +162,16 @@ def test_an_artifact_that_cannot_be_exchanged_stays(
     assert contents(artifact.parent.parent) == before
 
 
+def test_an_artifact_that_a_kill_left_aside_is_named(artifact: Path, data: PreparedData) -> None:
+    aside = artifact.parent.parent / ".quantize-x" / "replaced"
+    aside.parent.mkdir()
+    artifact.rename(aside)
+    with pytest.raises(QuantizationError, match="Put it back: mv ") as caught:
+        quantize(artifact, data, lambda *_: None, git_commit=COMMIT)
+    assert str(aside) in str(caught.value)
+    aside.rename(artifact)
+
+
 def test_another_split_is_refused(tmp_path: Path, data: PreparedData) -> None:
     artifact = write_tiny_artifact(tmp_path, "tiny", model=ConvolutionalModel())
     with pytest.raises(ValueError, match="another split"):

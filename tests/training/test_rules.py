@@ -125,6 +125,35 @@ def test_a_higher_coverage_takes_no_class_away() -> None:
         assert ninety_five.thresholds[label] <= ninety.thresholds[label]
 
 
+def test_no_rule_is_chosen_on_the_test_part() -> None:
+    validation = answers(2000, 1, members=True)
+    test = answers(2000, 2, members=True)
+    assert test.disagreement is not None
+    other = replace(
+        test,
+        labels=(test.labels + 1) % 7,
+        novelty=test.novelty * 2,
+        disagreement=test.disagreement * 2,
+    )
+    first, second = (
+        make_rules(
+            validation,
+            part,
+            tiny_calibration(tiny_point()),
+            num_components=None,
+            git_commit="0" * 40,
+            seed=1,
+        )
+        for part in (test, other)
+    )
+    assert first.outcome != second.outcome
+    assert first.max_disagreement == second.max_disagreement
+    assert first.novelty.threshold == second.novelty.threshold
+    assert first.referral.min_confidence == second.referral.min_confidence
+    for one, two in zip(first.prediction_sets, second.prediction_sets, strict=True):
+        assert one.thresholds == two.thresholds
+
+
 def test_the_confidence_is_the_least_that_is_right_often_enough() -> None:
     confidence = np.array([0.95, 0.9, 0.8, 0.7, 0.7, 0.6], np.float32)
     probabilities = np.zeros((6, 7), np.float32)

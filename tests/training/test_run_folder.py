@@ -12,7 +12,14 @@ from tests.tiny_artifact import write_tiny_artifact
 from training.config import Protocol
 from training.prepare import PreparedData, prepare
 from training.recipes.catalog import RECIPES
-from training.run_folder import RunError, check_data, claim, read_processes, record_process
+from training.run_folder import (
+    RunError,
+    check_data,
+    claim,
+    read_processes,
+    read_run_owner,
+    record_process,
+)
 
 RECIPE = RECIPES["scratch-densenet121"]
 
@@ -86,6 +93,13 @@ def test_a_run_folder_from_before_these_fields_is_still_its_recipes(
         del values["recipe"][name]
     (run / "recipe.json").write_text(json.dumps(values))
     claim(run, RECIPE, data)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": {"backbone": "VGG"}}'])
+def test_a_damaged_recipe_is_no_run_folder(tmp_path: Path, content: str) -> None:
+    (tmp_path / "recipe.json").write_text(content)
+    with pytest.raises(RunError, match="no run folder"):
+        read_run_owner(tmp_path)
 
 
 def test_every_process_is_recorded(tmp_path: Path) -> None:

@@ -35,14 +35,19 @@ def evaluate(
     ],
     data: Annotated[Path | None, typer.Option(help="Folder that `prepare` wrote.")] = None,
     part: Annotated[
-        Part, typer.Option(help="Part to measure; the test part once per recipe.")
-    ] = Part.VALIDATION,
+        Part | None,
+        typer.Option(
+            help="With --data: part to measure; the test part once per recipe.",
+            show_default=Part.VALIDATION.value,
+        ),
+    ] = None,
     augmented: Annotated[
         bool, typer.Option(help="With --data: mean answer over eight symmetries.")
     ] = False,
     images: Annotated[Path | None, typer.Option(help="Folder of images from elsewhere.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV: image and dx, or ISIC's one-hot columns.")
+        Path | None,
+        typer.Option(help="CSV: image and dx, or ISIC's one-hot columns; lesion_id where known."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to make for the figures.")] = None,
 ) -> None:
@@ -52,11 +57,12 @@ def evaluate(
             from training.evaluate import evaluate as evaluate_run
             from training.evaluate import evaluation_folder
 
+            part = part or Part.VALIDATION
             folder = evaluation_folder(target, part, augmented=augmented)
             prepared = load_prepared(data)
             with bar("images") as report:
                 metrics = evaluate_run(target, prepared, part, report, augmented=augmented)
-        elif data is None and not augmented and images and labels and output:
+        elif not (data or part or augmented) and images and labels and output:
             from training.external import evaluate_external
 
             folder = output

@@ -39,6 +39,8 @@ from training.recipes.paper import PAPER_RESNET50V2_ATTENTION
 
 CARRIED_OVER_WEIGHTS: Final = Path("data/resnet50v2-imagenet.weights.h5")
 """Where `resnet50-weights` writes them."""
+CARRIED_OVER_MODELS: Final = frozenset({"cnn_resnet50v2_attention/5"})
+"""Published models that began with them, as recipes that go on from one name it."""
 
 TRANSFERRED_RESNET50V2_ATTENTION: Final = replace(
     LITE_EFFICIENTNET_LITE0,
