@@ -60,7 +60,7 @@ def test_measurements_are_shown_beside_the_papers(models: Path, tmp_path: Path) 
     (sources / "bench.json").write_text(json.dumps(stages))
     found = {"accuracy": 0.712, "changed": 0.123, "median": 0.034, "p99": 0.456}
     tested = {"accuracy": 0.789, "disturbances": {"grain of 1 level": found}}
-    robustness = {"num_images": 401, "models": {"Tiny, version 10": tested}}
+    robustness = {"num_images": 401, "every": 4, "models": {"Tiny, version 10": tested}}
     (sources / "robustness.json").write_text(json.dumps(robustness))
     page = render(models, sources)
     assert "| 87 / 13 | " in page

@@ -156,8 +156,12 @@ function origin(answer, answeredAt) {
   );
 }
 
-/** Why there is no answer, in the service's own words where it had some. */
-export function problemNote(problem) {
+/**
+ * Why there is no answer, in the service's own words where it had some.
+ * @param {import("./api.js").Problem} problem
+ * @param {string} title key of the texts; else whether the image was refused
+ */
+export function problemNote(problem, title = "") {
   const isRefusal = problem.status >= 400 && problem.status < 500;
   const known = t(`problem.${problem.kind}`);
   const isOurs = problem.detail === "" && known !== `problem.${problem.kind}`;
@@ -168,7 +172,7 @@ export function problemNote(problem) {
     h(
       "div",
       {},
-      h("h2", {}, t(isRefusal ? "problem.refused" : "problem.failed")),
+      h("h2", {}, t(title || (isRefusal ? "problem.refused" : "problem.failed"))),
       isOurs
         ? h("p", {}, known)
         : [

@@ -69,6 +69,7 @@ export function sendFeedback(requestId, diagnosis, source) {
     method: "POST",
     body: JSON.stringify({ diagnosis, source }),
     headers: { "Content-Type": "application/json" },
+    signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS),
   });
 }
 
@@ -83,14 +84,16 @@ export async function isReachable() {
 
 export async function ask(path, options = {}) {
   let response;
+  let body = null;
   try {
     const headers = { ...options.headers, ...(credential && { Authorization: `Bearer ${credential}` }) };
     response = await fetch(new URL(path, BASE), { cache: "no-store", ...options, headers });
+    body = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(error.name === "TimeoutError" ? "timeout" : "unreachable");
+    // What is no JSON came whole; all else did not come.
+    if (!(error instanceof SyntaxError)) throw new Problem(error.name === "TimeoutError" ? "timeout" : "unreachable");
   }
-  const body = await response.json().catch(() => null);
   if (response.ok && body !== null) return body;
   throw readProblem(response, body);
 }

@@ -17,10 +17,18 @@ const MALIGNANCY = {
 export const LABELS = Object.keys(MALIGNANCY);
 
 /** A probability in words; never rounded to certainty. */
-export function share(value) {
-  if (value > 0.999) return `> ${percent(0.999)}`;
-  if (value > 0 && value < 0.001) return `< ${percent(0.001)}`;
-  return percent(value);
+export function share(value, digits = 1) {
+  const least = 10 ** -(digits + 2);
+  if (value > 1 - least) return `> ${percent(1 - least, digits)}`;
+  if (value > 0 && value < least) return `< ${percent(least, digits)}`;
+  return percent(value, digits);
+}
+
+/** Digits enough to tell a probability from each threshold that it stands beside. */
+export function digitsBeside(probability, thresholds) {
+  const isTold = (digits) =>
+    thresholds.every((one) => one === probability || percent(one, digits) !== percent(probability, digits));
+  return [1, 2, 3].find(isTold) ?? 4;
 }
 
 /** A class's behaviour as sign and word. */
@@ -76,7 +84,7 @@ function probabilityRow(answer, label, value, spread) {
       bar(value, MALIGNANCY[label] ?? "benign"),
     ),
     h("td", { class: "figure" }, share(value)),
-    spread && h("td", { class: "figure" }, `± ${percent(spread[label] ?? 0)}`),
+    spread && h("td", { class: "figure" }, `± ${share(spread[label] ?? 0)}`),
   );
 }
 
@@ -107,6 +115,7 @@ export function operatingPoints(answer) {
 function gauge(target, unsorted) {
   const points = unsorted.toSorted((a, b) => a.required_sensitivity - b.required_sensitivity);
   const { probability, labels } = points[0];
+  const digits = digitsBeside(probability, points.map((point) => point.threshold));
   const name = word("target", target);
   return h(
     "div",
@@ -117,7 +126,7 @@ function gauge(target, unsorted) {
       h("strong", {}, name),
       " ",
       labels.length > 1 && h("span", { class: "fine" }, `(${labels.join(" + ")}) `),
-      h("span", { class: "figure" }, share(probability)),
+      h("span", { class: "figure" }, share(probability, digits)),
     ),
     bar(probability, "malignant", points),
     h(
@@ -129,7 +138,7 @@ function gauge(target, unsorted) {
           { class: point.positive ? "is-positive" : null },
           h("span", { class: `mark mark-${index}`, "aria-hidden": "true" }),
           t(point.positive ? "points.above" : "points.below", {
-            threshold: percent(point.threshold),
+            threshold: percent(point.threshold, digits),
             sensitivity: percent(point.required_sensitivity, 0),
           }),
         ),

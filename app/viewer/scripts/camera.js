@@ -17,21 +17,30 @@ export async function openCamera(take) {
   const devices = h("select", { on: { change: () => start(devices.value) } });
   const note = h("p", { role: "status" });
   let stream = null;
+  let starts = 0;
 
-  const stop = () => stream?.getTracks().forEach((track) => track.stop());
+  const end = (ended) => ended?.getTracks().forEach((track) => track.stop());
+  const stop = () => {
+    starts += 1; // what is still on its way is not wanted any more
+    end(stream);
+  };
   const start = async (deviceId) => {
     stop();
+    const own = starts;
     const chosen = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "environment" };
+    let given;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { ...LONGEST_SIDE, ...chosen } });
+      given = await navigator.mediaDevices.getUserMedia({ video: { ...LONGEST_SIDE, ...chosen } });
     } catch {
-      note.textContent = t("camera.refused");
+      if (own === starts) note.textContent = t("camera.refused");
       return;
     }
-    if (!dialog.open) {
-      stop();
+    if (own !== starts) {
+      end(given);
       return;
     }
+    stream = given;
+    note.textContent = "";
     video.srcObject = stream;
     const used = stream.getVideoTracks()[0].getSettings().deviceId;
     const all = (await navigator.mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "videoinput");

@@ -49,6 +49,11 @@ export class Case {
     return this.#jobs.get(keyOf(question)) ?? null;
   }
 
+  /** All that was asked. */
+  get jobs() {
+    return [...this.#jobs.values()];
+  }
+
   /** Forget the image. */
   close(queue) {
     for (const job of this.#jobs.values()) queue.drop(job);

@@ -50,6 +50,14 @@ export function byId(id) {
   return element;
 }
 
+/** Replace what is in an element unless it is the same already; for children without listeners. */
+export function update(element, ...children) {
+  const wanted = flat(children).map((child) => (child instanceof Node ? child : document.createTextNode(child)));
+  const there = [...element.childNodes];
+  const isSame = there.length === wanted.length && there.every((node, index) => node.isEqualNode(wanted[index]));
+  if (!isSame) element.replaceChildren(...wanted);
+}
+
 /** Replace what is in an element; the focus stays on the element of the same `data-key`. */
 export function fill(element, ...children) {
   const active = document.activeElement;

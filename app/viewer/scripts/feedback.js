@@ -25,6 +25,7 @@ export function feedbackForm(answer, receipts) {
   const diagnosis = choice("diagnosis", "class", LABELS);
   const source = choice("source", "source", SOURCES);
   const note = h("div", { role: "status" });
+  const sendButton = h("button", { type: "submit" }, t("feedback.send"));
   const form = h(
     "form",
     {
@@ -38,20 +39,23 @@ export function feedbackForm(answer, receipts) {
     h("p", { class: "fine" }, t("feedback.explained")),
     h("label", {}, t("feedback.diagnosis"), " ", diagnosis),
     h("label", {}, t("feedback.source"), " ", source),
-    h("button", { type: "submit" }, t("feedback.send")),
+    sendButton,
   );
   const showReceipt = (receipt) => {
     const key = receipt.agrees === null ? "none" : String(receipt.agrees);
     fill(note, h("p", {}, t(`feedback.agrees.${key}`, { number: receipt.answer_sequence })));
   };
   const send = async () => {
+    sendButton.disabled = true;
+    fill(note, h("p", {}, t("feedback.sending")));
     try {
       const receipt = await sendFeedback(answer.request_id, diagnosis.value, source.value);
       receipts.set(answer.request_id, receipt);
       showReceipt(receipt);
     } catch (error) {
-      fill(note, problemNote(error instanceof Problem ? error : new Problem("unreadable")));
+      fill(note, problemNote(error instanceof Problem ? error : new Problem("unreadable"), "feedback.failed"));
     }
+    sendButton.disabled = false;
   };
   if (receipts.has(answer.request_id)) showReceipt(receipts.get(answer.request_id));
   root.append(h("details", {}, h("summary", {}, t("feedback.title")), form, note));

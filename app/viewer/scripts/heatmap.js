@@ -1,5 +1,8 @@
 /* A model's raw 7 x 7 map as a picture to lay over the image, drawn as the service draws it. */
 
+import { h } from "./dom.js";
+import { t, word } from "./texts.js";
+
 const SIDE = 224;
 /* The service's own scale, viridis, at 17 places (OpenCV's COLORMAP_VIRIDIS; between them it differs by
    at most 6 levels of 255): lightness grows with the value, and colour vision deficiency does not matter. */
@@ -30,6 +33,11 @@ export function drawHeatmap(canvas, heatmap, asCells = false) {
     }
   }
   context.putImageData(picture, 0, 0);
+}
+
+/** Why nothing is to be read into a map, in words; to stand wherever it is shown. */
+export function flagNotes(heatmap) {
+  return heatmap.flags.map((flag) => h("p", { class: "flag" }, h("strong", {}, t("flag")), " ", word("flag", flag)));
 }
 
 function cellAt(map, y, x) {

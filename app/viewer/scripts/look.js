@@ -1,7 +1,8 @@
 /* One image under its heatmap, with what the reader may set about both. */
 
 import { LABELS } from "./bars.js";
-import { fill, h } from "./dom.js";
+import { fill, h, update } from "./dom.js";
+import { flagNotes } from "./heatmap.js";
 import { Stage } from "./stage.js";
 import { number, percent, t, word } from "./texts.js";
 
@@ -15,6 +16,7 @@ export class Look extends EventTarget {
   explain = { method: "grad-cam", explained: "" };
   #heatmap = null;
   #state = "";
+  #again = null;
   #hasAttention = true;
   #overlay = { heatmap: null, url: "" };
   #case = null;
@@ -27,6 +29,7 @@ export class Look extends EventTarget {
     this.stage = new Stage(this.viewport);
     this.caption = h("p", { class: "caption" });
     this.note = h("div", { class: "heat-notes" });
+    this.againButton = h("button", { type: "button", class: "heat-again", hidden: true, on: { click: () => this.#again?.() } });
     this.shown = h("input", { type: "checkbox", checked: true, on: { change: () => this.#draw() } });
     this.asCells = h("input", { type: "checkbox", on: { change: () => this.#draw() } });
     this.opacity = h("input", {
@@ -74,6 +77,7 @@ export class Look extends EventTarget {
         h("label", { class: "check" }, this.asCells, " ", t("cells")),
       ),
       this.note,
+      this.againButton,
       h("p", { class: "fine keys", id: "keys" }, t("keys")),
     );
     this.#fillChoices();
@@ -83,12 +87,12 @@ export class Look extends EventTarget {
   /**
    * Show an image.
    * @param {import("./cases.js").Case} shownCase
-   * @param {{heatmap: Object | null, state: string, hasAttention: boolean}} found `state`: a key of the
-   *   texts that says why there is no heatmap, or ""
+   * @param {{heatmap: Object | null, state: string, again: (() => void) | null, hasAttention: boolean}} found
+   *   `state`: a key of the texts that says why there is no heatmap, or ""; `again`: asks for it once more
    */
-  show(shownCase, { heatmap, state, hasAttention }) {
+  show(shownCase, { heatmap, state, again, hasAttention }) {
     this.#case = shownCase;
-    fill(
+    update(
       this.caption,
       h("strong", {}, `${shownCase.number}`),
       ` ${shownCase.name} `,
@@ -96,6 +100,7 @@ export class Look extends EventTarget {
     );
     this.#heatmap = heatmap;
     this.#state = state;
+    this.#again = again;
     this.#hasAttention = hasAttention;
     this.#fillChoices();
     this.#showPicture();
@@ -106,8 +111,8 @@ export class Look extends EventTarget {
     const methods = this.#hasAttention ? ["grad-cam", "attention"] : ["grad-cam"];
     if (!methods.includes(this.explain.method)) this.explain = { method: "grad-cam", explained: "" };
     const option = (value, text, chosen) => h("option", { value, selected: value === chosen }, text);
-    fill(this.method, methods.map((name) => option(name, word("method", name), this.explain.method)));
-    fill(
+    update(this.method, methods.map((name) => option(name, word("method", name), this.explain.method)));
+    update(
       this.explained,
       option("", t("explained.predicted"), this.explain.explained),
       LABELS.map((label) => option(label, word("class", label), this.explain.explained)),
@@ -126,6 +131,7 @@ export class Look extends EventTarget {
     this.#case = null;
     this.#heatmap = null;
     this.#state = "";
+    this.#again = null;
     this.stage.clear();
     this.#forgetOverlay();
     fill(this.caption);
@@ -161,12 +167,14 @@ export class Look extends EventTarget {
     const isDrawnByService = this.#case !== null && !this.#case.canBeShown;
     const drawn = this.shown.checked && !isDrawnByService ? this.#heatmap : null;
     this.stage.drawHeatmap(drawn, { opacity, asCells: this.asCells.checked });
-    fill(
+    update(
       this.note,
       this.#state !== "" && h("p", {}, t(this.#state)),
       isDrawnByService && h("p", {}, t("stage.unshowable")),
       this.#heatmap !== null && legend(this.#heatmap),
     );
+    this.againButton.textContent = t("again");
+    this.againButton.hidden = this.#again === null;
   }
 }
 
@@ -184,6 +192,6 @@ function legend(heatmap) {
         ? t("legend.attention", { model: heatmap.model })
         : t("legend.class", { class: word("class", explained), model: heatmap.model }),
     ),
-    heatmap.flags.map((flag) => h("p", { class: "flag" }, h("strong", {}, t("flag")), " ", word("flag", flag))),
+    flagNotes(heatmap),
   ];
 }

@@ -4,7 +4,7 @@ import { decision, isRejected, problemNote, readings, wholeAnswer } from "./answ
 import { Problem, listModels, readSettings, setCredential } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { Case, DEFAULT_METHOD } from "./cases.js";
-import { byId, fill, h } from "./dom.js";
+import { byId, fill, h, update } from "./dom.js";
 import { Embedder } from "./embed.js";
 import { feedbackForm } from "./feedback.js";
 import { listenForImages, showIntake } from "./intake.js";
@@ -13,12 +13,13 @@ import { questionOf, showModels } from "./models.js";
 import { readPreferences } from "./preferences.js";
 import { Job, Queue } from "./queue.js";
 import { asText, copyText } from "./report.js";
-import { t } from "./texts.js";
+import { currentLanguage, t } from "./texts.js";
 import { Times } from "./times.js";
-import { forgetThumbnail, showTray } from "./tray.js";
+import { forgetRow, showTray } from "./tray.js";
 
 const MAX_CASES = 200;
 const MODES = ["look", "models", "times"];
+const SERVICE_AGAIN_MILLISECONDS = 10_000;
 
 class Page {
   cases = [];
@@ -27,7 +28,12 @@ class Page {
   models = [];
   settings = { feedback: false, embedders: [], max_image_bytes: Infinity };
   queue = new Queue();
+  /** Grows when all images go: what was on its way for them is not taken any more. */
+  sitting = 0;
+  #chartFailed = false;
   #answerShown = "";
+  #modesShown = "";
+  #modelsShown = "";
   #told = new Map();
 
   async start() {
@@ -48,9 +54,16 @@ class Page {
     this.translate();
     // As a record launched it: nothing of that is loaded elsewhere.
     if (location.pathname === new URL("smart", document.baseURI).pathname) {
-      import("../smart/chart.js").then(({ openChart }) => openChart(this));
+      import("../smart/chart.js").then(({ openChart }) => openChart(this)).catch(() => this.failChart());
     }
     await this.readService();
+  }
+
+  /* Its own scripts or texts did not come. What the launch left in this tab is good for nothing then. */
+  failChart() {
+    sessionStorage.clear();
+    this.#chartFailed = true;
+    this.show();
   }
 
   /* As soon as it is known who that is: a patient has to leave the page without a key, too. */
@@ -75,7 +88,16 @@ class Page {
         return listModels();
       });
       this.service = job;
+      let timer = 0;
+      const again = () => {
+        timer = 0;
+        if (job.state === "failed") this.queue.repeat(job);
+      };
       this.queue.addEventListener("change", () => {
+        // For want of a credential it is asked again when there is one.
+        if (job.state === "failed" && ![401, 403].includes(job.problem.status)) {
+          timer ||= setTimeout(again, SERVICE_AGAIN_MILLISECONDS);
+        }
         if (job.state !== "answered" || this.models === job.answer) return;
         this.models = job.answer;
         this.translate();
@@ -88,7 +110,7 @@ class Page {
   /* Whatever was refused for want of another one is asked again. */
   useCredential() {
     setCredential(byId("credential").value);
-    for (const job of [this.service, ...this.cases.map((one) => this.mainJob(one))]) {
+    for (const job of [this.service, ...this.cases.flatMap((one) => one.jobs)]) {
       if (job.problem?.status === 401 || job.problem?.status === 403) this.queue.repeat(job);
     }
   }
@@ -105,7 +127,6 @@ class Page {
         h("option", { value: `${name}@${version}`, selected: chosen === `${name}@${version}` }, title),
       ),
     );
-    this.#answerShown = "";
     this.show();
   }
 
@@ -114,15 +135,19 @@ class Page {
   }
 
   async addExample({ name, url }) {
+    const { sitting } = this;
     try {
       const file = await (await fetch(url)).blob();
-      this.addCase(new Case(file, { name, isDrawn: true }));
+      if (this.sitting === sitting) this.addCase(new Case(file, { name, isDrawn: true }));
     } catch {
       this.say(t("examples.unreachable"));
     }
   }
 
-  openCamera = () => openCamera((file) => this.addFiles([file]));
+  openCamera = () => {
+    const { sitting } = this;
+    openCamera((file) => this.sitting === sitting && this.addFiles([file]));
+  };
 
   addCase(added) {
     if (this.cases.length >= MAX_CASES) {
@@ -174,20 +199,27 @@ class Page {
     const place = this.cases.indexOf(shownCase);
     this.cases.splice(place, 1);
     shownCase.close(this.queue);
-    forgetThumbnail(shownCase);
+    forgetRow(shownCase);
     this.#told.delete(shownCase);
     if (this.selected === shownCase) this.selected = this.cases[Math.min(place, this.cases.length - 1)] ?? null;
     this.show();
   }
 
   clear() {
+    this.sitting += 1;
     for (const one of [...this.cases]) this.forget(one);
     for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
     fill(byId("copy"));
+    this.say("");
   }
 
   say(text) {
     byId("status").textContent = text;
+  }
+
+  /* Until a job is asked again; 0 for one that does not wait for that. */
+  secondsOf(job) {
+    return job.state === "busy" ? this.secondsLeft : 0;
   }
 
   get secondsLeft() {
@@ -197,10 +229,21 @@ class Page {
   show() {
     const entries = this.cases.map((shownCase) => ({ shownCase, job: this.mainJob(shownCase) }));
     showTray(entries, this.selected, this, this.secondsLeft);
+    this.showTroubles();
     this.showModes();
     this.showDesk();
     this.showAnswer();
     for (const { shownCase, job } of entries) this.tell(shownCase, job);
+  }
+
+  /* Of the page itself, not of an image. */
+  showTroubles() {
+    const { problem } = this.service ?? {};
+    update(
+      byId("troubles"),
+      this.#chartFailed && h("p", { class: "flag" }, t("chart.not-loaded")),
+      problem && problemNote(problem, "service.failed"),
+    );
   }
 
   showModes() {
@@ -210,6 +253,9 @@ class Page {
       this.show();
     };
     byId("modes").hidden = this.selected === null;
+    const key = [this.mode, this.cases.length < 2, currentLanguage()].join();
+    if (key === this.#modesShown) return;
+    this.#modesShown = key;
     fill(
       byId("modes"),
       MODES.map((mode) =>
@@ -235,15 +281,21 @@ class Page {
       this.look.clear();
       this.times.clear();
       fill(byId("models"));
+      this.#modelsShown = "";
       return;
     }
     if (this.mode === "look") {
       this.look.show(this.selected, this.findHeatmap());
     } else if (this.mode === "models") {
       const asked = this.models.map((model) => ({ model, job: this.selected.ask(this.queue, questionOf(model)) }));
-      showModels(byId("models"), this.selected, asked);
+      const states = asked.map(({ job }) => [job.state, job.attempts, this.secondsOf(job), job.answer?.request_id]);
+      const key = [this.selected.number, this.selected.canBeShown, currentLanguage(), ...states].join();
+      if (key === this.#modelsShown) return;
+      this.#modelsShown = key;
+      const repeat = (job) => this.queue.repeat(job);
+      showModels(byId("models"), this.selected, asked, { repeat, secondsLeft: this.secondsLeft });
     } else {
-      this.times.show(this.cases, (one) => this.mainJob(one).answer);
+      this.times.show(this.cases, (one) => this.mainJob(one), this.secondsLeft);
     }
   }
 
@@ -251,14 +303,14 @@ class Page {
   findHeatmap() {
     const main = this.mainJob(this.selected);
     const hasAttention = this.models.find((m) => isModel(main.answer, m))?.has_attention ?? true;
-    const found = (heatmap, state = "") => ({ heatmap, state, hasAttention });
+    const found = (heatmap, state = "", again = null) => ({ heatmap, state, again, hasAttention });
     if (main.answer === null) return found(null);
     if (isRejected(main.answer)) return found(null, "heat.rejected");
     const { method, explained } = this.look.explain;
     if (method === DEFAULT_METHOD && explained === "") return found(main.answer.heatmap);
     const { name, version } = main.answer.model;
     const job = this.selected.ask(this.queue, { model: `${name}@${version}`, method, explained });
-    if (job.state === "failed") return found(null, "heat.failed");
+    if (job.state === "failed") return found(null, "heat.failed", () => this.queue.repeat(job));
     if (job.answer === null) return found(null, "heat.waiting");
     if (job.answer.model.digest !== main.answer.model.digest || isRejected(job.answer)) {
       return found(null, "heat.other-model");
@@ -274,15 +326,17 @@ class Page {
       return;
     }
     const job = this.mainJob(this.selected);
-    const seconds = job.state === "busy" ? this.secondsLeft : 0;
-    const key = [this.selected.number, job.state, job.answer?.request_id, seconds, job.attempts].join();
+    const seconds = this.secondsOf(job);
+    const key = [this.selected.number, job.state, job.answer?.request_id, seconds, job.attempts, currentLanguage()].join();
     if (key === this.#answerShown) return;
     this.#answerShown = key;
     if (job.state === "answered") {
-      job.answeredAt ??= new Date();
       fill(root, this.heading(), wholeAnswer(job.answer, job.answeredAt), this.actions(job));
     } else if (job.state === "failed") {
-      const again = () => this.queue.repeat(job);
+      const again = () => {
+        this.queue.repeat(job);
+        root.focus(); // the button is gone
+      };
       fill(
         root,
         this.heading(),
@@ -295,14 +349,23 @@ class Page {
   }
 
   heading() {
-    return h("p", { class: "answer-of" }, t("answer.of", { number: this.selected.number }), " ", h("b", {}, this.selected.name));
+    const { number, name, isDrawn } = this.selected;
+    return h(
+      "p",
+      { class: "answer-of" },
+      t("answer.of", { number }),
+      " ",
+      h("b", {}, name),
+      isDrawn && [" ", h("span", { class: "drawn" }, t("drawn"))],
+    );
   }
 
   actions(job) {
-    const { receipts } = this.selected;
+    const { receipts, isDrawn } = this.selected;
+    const { answer, answeredAt } = job;
     return [
       this.chart?.reportForm(this.selected, job),
-      this.settings.feedback && feedbackForm(job.answer, receipts),
+      this.settings.feedback && feedbackForm(answer, receipts),
       h(
         "div",
         { class: "actions" },
@@ -311,7 +374,7 @@ class Page {
           "button",
           {
             type: "button",
-            on: { click: () => copyText(asText(job.answer, job.answeredAt), (text) => this.say(text)) },
+            on: { click: () => copyText(asText(answer, { answeredAt, isDrawn }), (text) => this.say(text)) },
           },
           t("copy"),
         ),

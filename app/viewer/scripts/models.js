@@ -4,7 +4,7 @@ import { decisionBadge, isRejected, problemNote, reasonsOf } from "./answer.js";
 import { behaviour, share } from "./bars.js";
 import { DEFAULT_METHOD } from "./cases.js";
 import { fill, h } from "./dom.js";
-import { drawHeatmap } from "./heatmap.js";
+import { drawHeatmap, flagNotes } from "./heatmap.js";
 import { list, number, t, word } from "./texts.js";
 
 const HEAT_OPACITY = 0.6;
@@ -19,18 +19,32 @@ export function questionOf(model) {
  * @param {HTMLElement} root
  * @param {import("./cases.js").Case} shownCase
  * @param {Array<{model: Object, job: import("./queue.js").Job}>} asked every model with its job
+ * @param {{repeat: (job: import("./queue.js").Job) => void, secondsLeft: number}} page `secondsLeft`: until a
+ *   busy service is asked again
  */
-export function showModels(root, shownCase, asked) {
+export function showModels(root, shownCase, asked, { repeat, secondsLeft }) {
   const answered = asked.filter(({ job }) => job.state === "answered");
   const refusing = answered.filter(({ job }) => isOutside(job.answer));
+  const guesses = answered.filter(({ job }) => cannotTell(job.answer));
+  const why = withheldBecause(asked, refusing);
   fill(
     root,
     h("p", { class: "agreement" }, agreement(asked, answered, refusing)),
-    refusing.length > 0 && h("p", { class: "flag" }, t("models.withheld")),
+    refusing.length > 0 && guesses.length > 0 && h("p", { class: "flag" }, t("models.withheld")),
     h(
       "ul",
       { class: "cards" },
-      asked.map(({ model, job }) => card(shownCase, model, job, refusing.length > 0)),
+      asked.map(({ model, job }) =>
+        h(
+          "li",
+          { class: "card" },
+          h("h3", {}, model.title, model.default && h("span", { class: "tag" }, t("model.default"))),
+          h("p", { class: "fine" }, `${model.name}@${model.version}`),
+          why && job.answer && cannotTell(job.answer)
+            ? h("p", {}, t(why))
+            : outcome(shownCase, job, { repeat, secondsLeft }),
+        ),
+      ),
     ),
     h("p", { class: "fine" }, t("models.explained")),
   );
@@ -40,7 +54,19 @@ function isOutside(answer) {
   return isRejected(answer) && answer.decision.reasons.includes("out-of-distribution");
 }
 
+/* Whether the model answered without a rule for pictures that are unlike the training images. */
+function cannotTell(answer) {
+  return answer.out_of_distribution === null && !isRejected(answer);
+}
+
+/* Why such an answer is not shown: it is a guess where another model refuses the picture, which one still may. */
+function withheldBecause(asked, refusing) {
+  if (refusing.length > 0) return "models.withheld.card";
+  return asked.every(({ job }) => job.isOver) ? "" : "models.withheld.until";
+}
+
 function agreement(asked, answered, refusing) {
+  if (asked.length === 0) return t("models.none");
   const still = asked.filter(({ job }) => !job.isOver).length;
   if (still > 0) return t("models.waiting", { done: asked.length - still, all: asked.length });
   if (refusing.length > 0) {
@@ -58,22 +84,10 @@ function agreement(asked, answered, refusing) {
   return t("models.disagree", { answers: said.join("; ") });
 }
 
-/* Where one model finds that the picture is unlike all training images, the others' answers are guesses. */
-function card(shownCase, model, job, areAnswersWithheld) {
-  const { answer } = job;
-  return h(
-    "li",
-    { class: "card" },
-    h("h3", {}, model.title, model.default && h("span", { class: "tag" }, t("model.default"))),
-    h("p", { class: "fine" }, `${model.name}@${model.version}`),
-    job.state === "failed" && problemNote(job.problem),
-    !job.isOver && h("p", { class: "waiting" }, t(`state.${job.state}`)),
-    answer && (areAnswersWithheld && !isRejected(answer) ? withheld() : said(shownCase, answer)),
-  );
-}
-
-function withheld() {
-  return h("p", {}, t("models.withheld.card"));
+function outcome(shownCase, job, { repeat, secondsLeft }) {
+  if (job.state === "answered") return said(shownCase, job.answer);
+  if (job.state !== "failed") return h("p", { class: "waiting" }, t(`state.${job.state}`, { seconds: secondsLeft }));
+  return [problemNote(job.problem), h("button", { type: "button", on: { click: () => repeat(job) } }, t("again"))];
 }
 
 function said(shownCase, answer) {
@@ -83,6 +97,7 @@ function said(shownCase, answer) {
   return [
     decisionBadge(answer),
     thumbnail(shownCase, answer.heatmap),
+    answer.heatmap && flagNotes(answer.heatmap),
     h("p", { class: "card-class" }, word("class", label)),
     h("p", {}, behaviour(malignancy), " ", t("confidence", { share: share(answer.confidence) })),
     !answer.calibrated && h("p", { class: "fine" }, t("uncalibrated")),

@@ -6,12 +6,13 @@ const MAX_AT_ONCE = 3;
 const MAX_ATTEMPTS = 30;
 const MAX_BROKEN_CONNECTIONS = 5;
 const LOOK_AGAIN_MILLISECONDS = 2000;
+const MEANT_TO_COME_AGAIN = [429, 503]; // with the header Retry-After
 
 /**
  * Something that is asked of the service.
  *
  * `state` is `waiting`, `asking`, `busy` (until the queue's `busyUntil`), `offline`, `answered` (with
- * `answer`) or `failed` (with `problem`).
+ * `answer` and `answeredAt`) or `failed` (with `problem`).
  */
 export class Job {
   /** @param {(signal: AbortSignal) => Promise<Object>} ask */
@@ -25,6 +26,7 @@ export class Job {
   begin() {
     this.state = "waiting";
     this.answer = null;
+    this.answeredAt = null;
     this.problem = null;
     this.attempts = 0;
     this.brokenConnections = 0;
@@ -94,6 +96,7 @@ export class Queue extends EventTarget {
     job.state = "asking";
     try {
       job.answer = await job.ask(job.controller.signal);
+      job.answeredAt = new Date();
       job.state = "answered";
       this.#room = Math.min(MAX_AT_ONCE, this.#room + 1);
     } catch (error) {
@@ -105,7 +108,7 @@ export class Queue extends EventTarget {
 
   #afterProblem(job, error) {
     const problem = error instanceof Problem ? error : new Problem("unreadable");
-    const seconds = problem.status === 503 ? problem.retryAfterSeconds : null;
+    const seconds = MEANT_TO_COME_AGAIN.includes(problem.status) ? problem.retryAfterSeconds : null;
     if (seconds !== null && job.attempts < MAX_ATTEMPTS) {
       this.#room = 1;
       this.#busyUntil = Math.max(this.#busyUntil, Date.now() + 1000 * seconds);

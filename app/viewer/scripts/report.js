@@ -1,16 +1,23 @@
 /* An answer as plain text, for a note or a mail; the file's name, which may name a patient, stays out. */
 
 import { actionOf, isDoubtful, isRejected, noveltyLine, reasonsOf } from "./answer.js";
-import { pooledNotes, share } from "./bars.js";
+import { digitsBeside, pooledNotes, share } from "./bars.js";
 import { byId, fill, h } from "./dom.js";
-import { dateTime, list, percent, t, word } from "./texts.js";
+import { dateTime, list, number, percent, t, word } from "./texts.js";
 
-/** All that the page says about an answer. */
-export function asText(answer, answeredAt) {
+/**
+ * All that the page says about an answer.
+ * @param {Object} answer
+ * @param {{answeredAt: Date, isDrawn: boolean}} known
+ */
+export function asText(answer, { answeredAt, isDrawn }) {
   const { model } = answer;
-  const lines = [t("notice"), "", t(`decision.${actionOf(answer)}`)];
-  lines.push(...reasonsOf(answer).map((reason) => `- ${word("reason", reason)}`), "");
-  if (!isRejected(answer)) lines.push(...resultLines(answer), "");
+  const action = actionOf(answer);
+  const reasons = reasonsOf(answer);
+  const lines = [t("notice"), "", ...(isDrawn ? [t("drawn"), ""] : []), t(`decision.${action}`)];
+  if (reasons.length === 0) lines.push(t(`decision.${action}.why`));
+  lines.push(...reasons.map((reason) => `- ${word("reason", reason)}`), "");
+  lines.push(...(isRejected(answer) ? [t("rejected.explained")] : resultLines(answer)), "");
   const { issues } = answer.quality;
   lines.push(t(issues.length > 0 ? "quality.issues" : "quality.none"));
   lines.push(...issues.map((issue) => `- ${word("issue", issue)}`));
@@ -25,7 +32,7 @@ export function asText(answer, answeredAt) {
 }
 
 function resultLines(answer) {
-  const { predicted_class: predicted, probabilities } = answer;
+  const { predicted_class: predicted, probabilities, operating_points: thresholds } = answer;
   return [
     `${word("class", predicted.label)} (${word("malignancy", predicted.malignancy)})`,
     t("confidence", { share: share(answer.confidence) }),
@@ -33,15 +40,10 @@ function resultLines(answer) {
     ...(isDoubtful(answer) ? [t("result.doubtful")] : []),
     "",
     ...Object.entries(probabilities).map(([label, value]) => `${word("class", label)}: ${share(value)}`),
+    t(answer.calibrated ? "probabilities.calibrated" : "probabilities.uncalibrated"),
     "",
-    ...answer.operating_points.map(
-      (point) =>
-        `${word("target", point.target)} ${share(point.probability)}: ` +
-        t(point.positive ? "points.above" : "points.below", {
-          threshold: percent(point.threshold),
-          sensitivity: percent(point.required_sensitivity, 0),
-        }),
-    ),
+    ...thresholds.map(pointLine),
+    ...(thresholds.length > 0 ? [t("points.explained"), ""] : []),
     ...answer.prediction_sets.map((set) =>
       t("sets.line", {
         coverage: percent(set.coverage, 0),
@@ -49,7 +51,22 @@ function resultLines(answer) {
       }),
     ),
     ...pooledNotes(answer),
+    ...(answer.prediction_sets.length > 0 ? [t("sets.explained")] : []),
+    ...uncertaintyLines(answer.uncertainty),
   ];
+}
+
+function pointLine({ target, probability, threshold, required_sensitivity: sensitivity, positive }) {
+  const digits = digitsBeside(probability, [threshold]);
+  const words = { threshold: percent(threshold, digits), sensitivity: percent(sensitivity, 0) };
+  return `${word("target", target)} ${share(probability, digits)}: ${t(positive ? "points.above" : "points.below", words)}`;
+}
+
+function uncertaintyLines(uncertainty) {
+  if (!uncertainty) return [];
+  const { views, same_class: sameClass } = uncertainty;
+  const same = number(Math.round(views * sameClass), 0);
+  return ["", t("uncertainty.line", { same, views: number(views, 0) }), t("uncertainty.explained")];
 }
 
 /** Put a text on the clipboard, or show it to be copied by hand where the browser forbids that. */

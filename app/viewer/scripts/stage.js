@@ -178,6 +178,7 @@ export class Stage extends EventTarget {
       ArrowUp: () => this.pan(0, -PAN_SHARE),
       ArrowDown: () => this.pan(0, PAN_SHARE),
       h: () => this.dispatchEvent(new Event("toggle")),
+      H: () => this.dispatchEvent(new Event("toggle")),
     };
     const action = actions[event.key];
     if (action === undefined) return;

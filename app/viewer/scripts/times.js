@@ -1,16 +1,18 @@
 /* Two images of one lesion beside each other, looked at together. */
 
-import { decisionBadge, isRejected } from "./answer.js";
+import { isRejected } from "./answer.js";
 import { LABELS, share } from "./bars.js";
-import { fill, h } from "./dom.js";
+import { h, update } from "./dom.js";
 import { Stage } from "./stage.js";
 import { points, t, word } from "./texts.js";
+import { stateBadge } from "./tray.js";
 
 /** Chooses two of the cases; dispatches `choose` when the reader took another one. */
 export class Times extends EventTarget {
   #chosen = [null, null];
   #cases = [];
-  #answerOf = () => null;
+  #jobOf = () => null;
+  #secondsLeft = 0;
 
   /** @param {HTMLElement} root of index.html; filled here */
   constructor(root) {
@@ -18,11 +20,17 @@ export class Times extends EventTarget {
     this.root = root;
     this.viewports = [0, 1].map(() => h("div", { class: "viewport", tabindex: "0", role: "group" }));
     this.stages = this.viewports.map((viewport) => new Stage(viewport));
-    this.stages.forEach((stage, index) =>
+    this.stages.forEach((stage, index) => {
       stage.addEventListener("view", () => {
         this.stages[1 - index].view = stage.view;
-      }),
-    );
+      });
+      stage.addEventListener("unshowable", () => {
+        const shown = this.#cases.find((one) => one.number === this.#chosen[index]);
+        if (shown === undefined) return;
+        shown.canBeShown = false;
+        this.#show();
+      });
+    });
     this.choices = [0, 1].map((index) =>
       h("select", {
         on: {
@@ -47,11 +55,13 @@ export class Times extends EventTarget {
   /**
    * Show the pair.
    * @param {Array<import("./cases.js").Case>} cases all there are, at least two
-   * @param {(shownCase: Object) => Object | null} answerOf a case's answer, if there is one yet
+   * @param {(shownCase: Object) => import("./queue.js").Job} jobOf what was asked about a case
+   * @param {number} secondsLeft until a busy service is asked again
    */
-  show(cases, answerOf) {
+  show(cases, jobOf, secondsLeft) {
     this.#cases = cases;
-    this.#answerOf = answerOf;
+    this.#jobOf = jobOf;
+    this.#secondsLeft = secondsLeft;
     const numbers = cases.map((one) => one.number);
     if (!numbers.includes(this.#chosen[0])) this.#chosen[0] = numbers.find((n) => n !== this.#chosen[1]);
     if (!numbers.includes(this.#chosen[1])) this.#chosen[1] = numbers.find((n) => n !== this.#chosen[0]);
@@ -63,7 +73,7 @@ export class Times extends EventTarget {
     this.#cases = [];
     this.#chosen = [null, null];
     for (const stage of this.stages) stage.clear();
-    for (const part of [...this.choices, ...this.said, this.change]) fill(part);
+    for (const part of [...this.choices, ...this.said, this.change]) update(part);
     for (const viewport of this.viewports) viewport.removeAttribute("aria-label");
   }
 
@@ -74,27 +84,34 @@ export class Times extends EventTarget {
 
   #show() {
     const pair = this.#chosen.map((number) => this.#cases.find((one) => one.number === number));
-    const answers = pair.map((one) => this.#answerOf(one));
+    const jobs = pair.map((one) => this.#jobOf(one));
     this.note.textContent = t("times.note");
     this.swapButton.textContent = t("times.swap");
     pair.forEach((one, index) => {
-      this.words[index].textContent = t(index === 0 ? "times.earlier" : "times.later");
+      this.words[index].textContent = t(index === 0 ? "times.first" : "times.second");
       this.viewports[index].setAttribute("aria-label", t("stage.image", { number: one.number }));
-      this.stages[index].show(one.url, t("stage.image", { number: one.number }));
-      fill(
+      if (one.canBeShown) this.stages[index].show(one.url, t("stage.image", { number: one.number }));
+      else this.stages[index].clear();
+      update(
         this.choices[index],
         this.#cases.map((other) =>
           h("option", { value: other.number, selected: other === one }, `${other.number} ${other.name}`),
         ),
       );
-      fill(this.said[index], answers[index] === null ? t("state.waiting") : decisionBadge(answers[index]));
+      update(
+        this.said[index],
+        stateBadge(jobs[index], this.#secondsLeft),
+        !one.canBeShown && h("p", {}, t("times.unshowable")),
+      );
     });
-    fill(this.change, changes(pair, answers));
+    update(this.change, changes(pair, jobs));
   }
 }
 
-function changes(pair, answers) {
+function changes(pair, jobs) {
+  const answers = jobs.map((job) => job.answer);
   if (pair[0] === pair[1]) return h("p", {}, t("times.same"));
+  if (jobs.some((job) => job.state === "failed")) return h("p", {}, t("times.rejected"));
   if (answers.includes(null)) return h("p", {}, t("times.waiting"));
   if (answers.some(isRejected)) return h("p", {}, t("times.rejected"));
   if (answers[0].model.digest !== answers[1].model.digest) return h("p", {}, t("times.other-model"));
@@ -108,7 +125,7 @@ function changes(pair, answers) {
       h(
         "tr",
         {},
-        ["class", "times.earlier", "times.later", "times.difference"].map((key, index) =>
+        ["class", "times.first", "times.second", "times.difference"].map((key, index) =>
           h("th", { scope: "col", class: index > 0 ? "figure" : null }, t(key)),
         ),
       ),

@@ -59,7 +59,10 @@ class Chart {
     try {
       this.#context = await finish(await readLaunchSettings(), given);
       this.#record = new Record(this.#context);
-      this.#patient = await readPatient(this.#record, this.#context.patient);
+      if (this.#state === "left") this.#record.close();
+      const patient = await readPatient(this.#record, this.#context.patient);
+      if (this.#state === "left") return;
+      this.#patient = patient;
       this.#writer = new ReportWriter(this.#record, this.#context, {
         showPatient: () => this.#who(),
         say: (text) => this.page.say(text),
@@ -69,6 +72,7 @@ class Chart {
       this.page.translate();
     } catch (error) {
       this.#record?.close();
+      if (this.#state === "left") return;
       this.#problem = error;
       this.#state = "failed";
       this.show();
@@ -91,6 +95,13 @@ class Chart {
     this.page.clear();
     this.#record?.close();
     forget();
+    // Until the browser has gone there, which may take long.
+    this.#state = "left";
+    this.#patient = null;
+    this.#found = null;
+    this.#writer?.close();
+    this.#writer = null;
+    this.show();
     window.location.replace(`${PLAIN_PAGE}${window.location.search}`);
   }
 
@@ -107,11 +118,17 @@ class Chart {
       return;
     }
     this.#wanted = { key: image.key, beside: this.page.selected };
+    const { sitting } = this.page;
     if (before?.isFetching) return;
     this.#openings.set(image.key, { isFetching: true });
     this.show();
     try {
       const blob = await fetchImage(image, this.#record, this.page.settings.max_image_bytes);
+      if (this.page.sitting !== sitting) {
+        this.#openings.delete(image.key);
+        this.show();
+        return;
+      }
       const shownCase = new Case(blob, { name: nameOf(image) });
       this.#imageOf.set(shownCase, image);
       this.#openings.set(image.key, { shownCase });
@@ -139,6 +156,9 @@ class Chart {
     this.#banner.setAttribute("aria-label", t("chart.patient"));
     if (this.#state === "opening") {
       fill(this.#banner, h("p", { role: "status" }, t("chart.opening")));
+    } else if (this.#state === "left") {
+      fill(this.#banner);
+      fill(this.#panel);
     } else if (this.#state === "failed") {
       fill(this.#banner, refusalNote("chart.failed", this.#problem, "h2"), h("a", { href: LAUNCH_PAGE }, t("chart.launch")));
     } else {

@@ -69,6 +69,7 @@ export class Record {
   }
 
   async #ask(address, options, maxBytes) {
+    if (this.#authorization === null) throw new Refusal("expired");
     const controller = new AbortController();
     let late = false;
     const timer = setTimeout(() => {

@@ -34,6 +34,11 @@ export class ReportWriter {
     document.body.append(this.#dialog);
   }
 
+  /** Take away what it has put on the page. */
+  close() {
+    this.#dialog.remove();
+  }
+
   /**
    * The part of an answer that offers to write it, or says what became of that.
    * @param {import("../scripts/cases.js").Case} shownCase

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect, sync_playwright
 from starlette.types import ASGIApp
 
 from app.domain.heatmaps import encode_png
@@ -54,6 +54,11 @@ def upload(
 def choose(page: Page, *files: FilePayload) -> None:
     """As if the reader had chosen files."""
     page.set_input_files("#files", files)
+
+
+def card_of(page: Page, name: str) -> Locator:
+    """What stands of a model under "All models"."""
+    return page.locator(".card").filter(has=page.get_by_text(f"{name}@1", exact=True))
 
 
 def tiff() -> bytes:

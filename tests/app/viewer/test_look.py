@@ -10,12 +10,29 @@ import httpx2
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
+from app.domain.heatmaps import encode_png
 from app.domain.labels import LABELS
 from app.domain.notice import RESEARCH_USE_NOTICE
-from tests.app.viewer.conftest import GREEN, LESION, OpenPage, choose, service_with, tiff, upload
+from tests.app.viewer.conftest import (
+    GRAIN,
+    GREEN,
+    LESION,
+    OpenPage,
+    card_of,
+    choose,
+    service_with,
+    tiff,
+    upload,
+)
 from tests.conftest import REPOSITORY
+from training.synthetic import draw_lesion
+
+OTHER = encode_png(
+    np.clip(draw_lesion(11, 5, 320, 240) + np.flip(GRAIN, axis=1), 0, 255).astype(np.uint8)
+)
+"""Another lesion."""
 
 GIVE = """([how, bytes]) => {
   const data = new DataTransfer();
@@ -145,6 +162,10 @@ def test_zoom_and_pan(page: Page) -> None:
     clicked = plane.bounding_box()
     assert clicked
     assert clicked["x"] > moved["x"]
+    heatmap = page.get_by_label("Heatmap")
+    for key, shown in (("H", False), ("h", True)):  # with and without the Caps Lock
+        page.keyboard.press(key)
+        assert heatmap.is_checked() is shown
     page.keyboard.press("0")
     assert plane.bounding_box() == fitted
     viewport.hover()
@@ -162,13 +183,57 @@ def test_models_side_by_side(page: Page, service: str) -> None:
     cards = page.locator(".card")
     assert cards.count() == len(answers)
     for name, answer in answers.items():
-        card = cards.filter(has=page.get_by_text(f"{name}@1", exact=True))
+        card = card_of(page, name)
         expect(card).to_contain_text(f"Confidence {answer['confidence']:.1%}")
         action = {"report": "May be read", "refer": "Refer"}[answer["decision"]["action"]]
         expect(card.locator(".badge")).to_have_text(action)
     agree = len({answer["predicted_class"]["label"] for answer in answers.values()}) == 1
     expect(page.locator(".agreement")).to_contain_text("same class" if agree else "disagree")
     expect(cards.filter(has_text="Ensemble")).to_contain_text("bit apart")
+
+
+def test_a_flagged_heatmap_is_flagged_beside_other_models_too(page: Page, service: str) -> None:
+    answer = ask(service, model="light")
+    answer["heatmap"]["flags"] = ["border-dominated"]
+    page.route("**/predict?*model=light*", lambda route: route.fulfill(json=answer))
+    choose(page, upload())
+    page.get_by_role("button", name="All models").click()
+    light = card_of(page, "light")
+    expect(light).to_contain_text("Read nothing into this map")
+    expect(light).to_contain_text("border")
+    assert page.locator(".card .flag").count() == 1
+
+
+def test_answers_that_passed_their_own_check_are_not_withheld(page: Page, service: str) -> None:
+    accepted = ask(service, model="light")
+    page.route("**/predict?*model=light*", lambda route: route.fulfill(json=accepted))
+    held: list[Route] = []
+    for name in ("heavy", "ensemble"):
+        page.route(f"**/predict?*model={name}*", lambda route: held.append(route))  # noqa: PLW0108
+    choose(page, upload(content=GREEN))
+    page.get_by_role("button", name="All models").click()
+    expect(card_of(page, "light")).to_contain_text("Confidence")
+    # While another one may still refuse the picture, too.
+    blind = card_of(page, "blind")
+    expect(blind).to_contain_text("Shown when every model has answered")
+    for route in held:
+        route.continue_()
+    expect(card_of(page, "heavy")).to_contain_text("Refused")
+    expect(blind).to_contain_text("Not shown: see above")
+    expect(page.locator("#models .flag")).to_contain_text("Models without a rule for it")
+    expect(card_of(page, "light")).to_contain_text("Confidence")
+
+
+def test_a_probability_is_told_from_the_threshold_beside_it(page: Page, service: str) -> None:
+    answer = ask(service)
+    point = {**answer["operating_points"][0], "positive": False}
+    point |= {"probability": 0.0266, "threshold": 0.026644}
+    answer["operating_points"] = [point]
+    page.route("**/predict?*", lambda route: route.fulfill(json=answer))
+    choose(page, upload())
+    gauge = page.locator(".gauge")
+    expect(gauge).to_contain_text("2.660%")
+    expect(gauge).to_contain_text("below 2.664%")
 
 
 def test_a_refused_image_shows_no_class_of_any_model(page: Page) -> None:
@@ -200,15 +265,23 @@ def test_turned_and_mirrored(page: Page, service: str) -> None:
     expect(page.locator("#answer")).to_contain_text("no second opinion")
     spread = ask(service, tta="true")["uncertainty"]["standard_deviation"]
     largest = max(spread.values())
-    expect(page.locator(".probabilities")).to_contain_text(f"± {largest:.1%}")
+    shown = "< 0.1%" if largest < 0.001 else f"{largest:.1%}"
+    expect(page.locator(".probabilities")).to_contain_text(f"± {shown}")
 
 
-def test_two_images_of_one_lesion(page: Page) -> None:
-    choose(page, upload("first.png"), upload("second.png"))
+def test_two_images_of_one_lesion(page: Page, service: str) -> None:
+    choose(page, upload("first.png"), upload("second.png", OTHER))
     page.get_by_role("button", name="Two images").click()
     rows = page.locator(".changes tbody tr")
     expect(rows).to_have_count(len(LABELS))
-    assert {row.split("\t")[-1] for row in rows.all_inner_texts()} == {"0.0"}
+    one, two = (ask(service, image)["probabilities"] for image in (LESION, OTHER))
+    assert max(abs(two[label] - one[label]) for label in LABELS) > 0.005
+    for row, label in zip(rows.all_inner_texts(), LABELS, strict=True):
+        first, second, difference = row.split("\t")[-3:]
+        assert float(first.rstrip("%")) == pytest.approx(100 * one[label], abs=0.11)
+        assert float(second.rstrip("%")) == pytest.approx(100 * two[label], abs=0.11)
+        assert float(difference) == pytest.approx(100 * (two[label] - one[label]), abs=0.11)
+    assert page.locator("#times label").all_inner_texts()[0].startswith("First")
     first, second = page.locator("#times .plane").all()
     page.locator("#times .viewport").first.focus()
     page.keyboard.press("+")
@@ -219,6 +292,23 @@ def test_two_images_of_one_lesion(page: Page) -> None:
     page.locator("#times select").last.select_option("3")
     expect(page.locator("#times")).to_contain_text("nothing to compare")
     assert page.locator(".changes").count() == 0
+    choose(page, upload("fourth.png", b"no picture"), upload("fifth.tif", tiff(), "image/tiff"))
+    page.locator("#times select").last.select_option("4")
+    expect(page.locator(".times-said").last).to_contain_text("No answer")
+    expect(page.locator("#times")).to_contain_text("nothing to compare")
+    page.locator("#times select").last.select_option("5")
+    expect(page.locator(".times-said").last).to_contain_text("cannot show the file")
+
+
+def test_an_answer_has_the_time_at_which_it_came(page: Page) -> None:
+    page.clock.install(time="2026-03-04T10:00:00Z")
+    choose(page, upload("first.png"), upload("second.png"))
+    expect(page.locator("#progress")).to_contain_text("2 of 2 done")
+    page.clock.fast_forward("05:30:00")
+    page.get_by_role("button", name="second.png").click()
+    time = page.locator(".origin dd").last
+    expect(page.locator("#answer .answer-of")).to_contain_text("second.png")
+    assert re.search(r"\b\d\d:0\d:\d\d", time.inner_text()), time.inner_text()
 
 
 def test_a_newcomer_sees_the_committed_model_refuse_a_drawn_picture(

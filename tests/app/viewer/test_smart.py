@@ -361,6 +361,37 @@ def test_leaving_the_chart_forgets_it(
     assert "Mustermann" not in page.content()
 
 
+def test_nothing_of_the_patient_waits_for_the_next_page(
+    open_page: OpenPage, records: Records, service: str, patient: str
+) -> None:
+    page = open_page(query=records.launch("h", patient=patient))
+    open_image(page, "Left arm")
+    page.get_by_role("button", name="Write into the record").click()
+    page.keyboard.press("Escape")
+    page.evaluate(
+        "() => addEventListener('pagehide', () => {"
+        " sessionStorage.left = document.documentElement.outerHTML; })"
+    )
+    assert "Mustermann" in page.content()
+    page.get_by_role("button", name="Leave the chart").click()
+    page.wait_for_url(f"{service}/")
+    left = page.evaluate("() => sessionStorage.left")
+    assert "chart-banner" in left
+    for word in ("Mustermann", "MRN-4711", "Left arm"):
+        assert word not in left
+
+
+def test_a_chart_whose_scripts_do_not_come_says_so(
+    open_page: OpenPage, records: Records, patient: str
+) -> None:
+    page = open_page(ready="body")
+    page.route("**/smart/patient.js", lambda route: route.abort())
+    address = page.url.rstrip("/")
+    page.goto(f"{address}/{records.launch('h', patient=patient)}")
+    expect(page.locator("#troubles")).to_contain_text("chart could not be opened")
+    assert page.evaluate("() => sessionStorage.length") == 0
+
+
 def test_loading_again_needs_another_launch(
     open_page: OpenPage, records: Records, patient: str
 ) -> None:

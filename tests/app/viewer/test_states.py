@@ -1,5 +1,6 @@
 """What the page does while it waits, where the service refuses, and where it cannot be reached."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,47 @@ from app.access.keys import create_key
 from app.access.scopes import Scope
 from app.domain.notice import RESEARCH_USE_NOTICE
 from tests.app.api.hanging import HangingEngine
-from tests.app.viewer.conftest import GREEN, LESION, OpenPage, choose, service_with, upload
+from tests.app.viewer.conftest import (
+    GREEN,
+    LESION,
+    OpenPage,
+    card_of,
+    choose,
+    service_with,
+    upload,
+)
 
 NUM_IMAGES = 20
+
+BREAK_NEXT_BODY = """() => {
+  const real = window.fetch;
+  window.fetch = async (...asked) => {
+    const answer = await real(...asked);
+    if (!String(asked[0]).includes("/predict")) return answer;
+    window.fetch = real;
+    const broken = new ReadableStream({ start: (body) => body.error(new TypeError("network")) });
+    return new Response(broken, { status: 200 });
+  };
+}"""
+HOLD_PICTURES = """() => {
+  window.held = [];
+  const real = HTMLCanvasElement.prototype.toBlob;
+  HTMLCanvasElement.prototype.toBlob = function (...asked) {
+    held.push(() => real.apply(this, asked));
+  };
+}"""
+HOLD_CAMERAS = """() => {
+  window.held = [];
+  window.given = [];
+  const devices = navigator.mediaDevices;
+  const real = devices.getUserMedia.bind(devices);
+  devices.getUserMedia = async (asked) => {
+    await new Promise((go) => held.push(go));
+    const stream = await real(asked);
+    given.push(stream);
+    return stream;
+  };
+}"""
 
 
 @contextmanager
@@ -101,6 +140,77 @@ def test_a_page_that_opens_before_the_service_waits_for_it(
     expect(page.locator("#model option")).to_have_count(5)
 
 
+def test_a_used_up_quota_and_a_broken_body_are_waited_out(page: Page) -> None:
+    page.route(
+        "**/predict?*",
+        lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json={}),
+        times=1,
+    )
+    choose(page, upload())
+    expect(page.locator("#answer .state-busy")).to_be_visible()
+    expect(page.locator("#answer .decision-report")).to_be_visible()
+    page.evaluate(BREAK_NEXT_BODY)
+    choose(page, upload("second.png"))
+    page.get_by_role("button", name="second.png").click()
+    expect(page.locator("#answer .state-offline")).to_be_visible()
+    expect(page.locator("#answer .decision-report")).to_be_visible()
+
+
+def test_settings_that_do_not_come_are_asked_for_again(page: Page) -> None:
+    page.clock.install()
+    page.route("**/viewer/settings.json", lambda route: route.fulfill(status=502, body="proxy"))
+    page.reload()
+    expect(page.locator("#troubles")).to_contain_text("does not tell its models")
+    page.unroute("**/viewer/settings.json")
+    page.clock.fast_forward(11_000)
+    expect(page.locator("#model option")).to_have_count(5)
+    expect(page.locator("#troubles")).to_be_empty()
+
+
+def test_a_press_on_an_image_survives_what_happens_meanwhile(
+    open_page: OpenPage, viewer_models: Path
+) -> None:
+    settings = {"models_dir": viewer_models, "default_model": "heavy"}
+    with service_with(**settings) as (address, app), hanging(app) as engine:
+        page = open_page(address)
+        choose(page, upload("a.png"), upload("b.png"))
+        page.locator(".case").last.locator(".badge").hover()
+        page.mouse.down()
+        engine.release.set()
+        expect(page.locator("#progress")).to_contain_text("2 of 2 done")
+        page.mouse.up()
+        expect(page.locator("#answer .answer-of")).to_contain_text("b.png")
+        page.context.close()
+
+
+def test_what_comes_after_all_was_removed_is_not_taken(page: Page) -> None:
+    page.evaluate(HOLD_PICTURES)
+    page.get_by_role("button", name="Drawn picture 1").click()
+    expect(page.locator(".case")).to_have_count(1)
+    page.click("#capture")
+    page.wait_for_function("() => document.querySelector('#camera video').videoWidth > 0")
+    page.click("#camera .primary")
+    page.get_by_role("button", name="Remove all images").click()
+    expect(page.locator("#status")).to_be_empty()
+    assert page.evaluate("() => { held.forEach((go) => go()); return held.length; }") == 1
+    # Whatever comes now comes after it.
+    choose(page, upload("other.png"))
+    expect(page.locator("#answer .decision-report")).to_be_visible()
+    assert page.locator(".case .case-name").all_inner_texts() == ["2 other.png"]
+
+
+def test_a_camera_that_comes_too_late_is_switched_off(page: Page) -> None:
+    page.evaluate(HOLD_CAMERAS)
+    page.click("#capture")
+    page.keyboard.press("Escape")
+    page.click("#capture")
+    page.evaluate("() => held.forEach((go) => go())")
+    page.wait_for_function("() => document.querySelector('#camera video').videoWidth > 0")
+    assert page.evaluate("() => given.map((stream) => stream.active)") == [False, True]
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => given.every((stream) => !stream.active)")
+
+
 def test_a_refusal_is_shown_in_the_services_words(page: Page) -> None:
     choose(page, upload("notes.png", b"no picture at all"))
     refusal = page.locator("#answer .decision-failed")
@@ -110,6 +220,26 @@ def test_a_refusal_is_shown_in_the_services_words(page: Page) -> None:
     expect(page.locator(".case .badge")).to_have_text("No answer")
     with page.expect_response("**/predict?*"):
         page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#answer")).to_be_focused()
+
+
+def test_what_failed_of_another_model_is_asked_again(page: Page) -> None:
+    page.route("**/predict?*model=light*", lambda route: route.fulfill(status=504), times=1)
+    busy = {"status": 503, "headers": {"Retry-After": "2"}, "json": {}}
+    page.route("**/predict?*model=light*", lambda route: route.fulfill(**busy), times=1)
+    page.route("**/predict?*class=mel*", lambda route: route.fulfill(status=504), times=1)
+    choose(page, upload())
+    page.get_by_role("button", name="All models").click()
+    light = card_of(page, "light")
+    expect(light.locator(".waiting")).to_have_text(re.compile(r"asked about again in [12] s\."))
+    light.get_by_role("button", name="Try again").click()
+    expect(light).to_contain_text("Confidence")
+    page.get_by_role("button", name="Image", exact=True).click()
+    page.get_by_label("Evidence for").select_option("mel")
+    expect(page.locator(".heat-notes")).to_contain_text("gave no such heatmap")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#look .legend")).to_contain_text("evidence for Melanoma")
+    expect(page.locator(".heat-again")).to_be_hidden()
 
 
 def test_a_file_of_too_many_bytes_is_not_sent(open_page: OpenPage, viewer_models: Path) -> None:
@@ -118,8 +248,11 @@ def test_a_file_of_too_many_bytes_is_not_sent(open_page: OpenPage, viewer_models
         _,
     ):
         page = open_page(address)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         choose(page, upload())
         expect(page.locator("#answer")).to_contain_text("It was not sent")
+        assert [url for url in asked if "/predict" in url] == []
         assert page.get_by_role("button", name="Try again").count() == 0
         page.context.close()
 
@@ -157,6 +290,9 @@ def test_feedback_is_recorded_where_the_service_takes_it(
         page.get_by_role("button", name="Send").click()  # nothing is chosen: nothing is sent
         page.get_by_label("Diagnosis").select_option(label=label)
         page.get_by_label("Known from").select_option("histo")
+        page.route("**/feedback/*", lambda route: route.fulfill(status=502), times=1)
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".feedback h2")).to_have_text("The diagnosis was not recorded")
         page.get_by_role("button", name="Send").click()
         expect(page.locator(".feedback")).to_contain_text("The model had the same class")
         page.context.close()
@@ -179,8 +315,42 @@ def test_print_and_copy(open_page: OpenPage, service: str) -> None:
     page.emulate_media(media="print")
     for shown in (".notice", ".caption", "#look .plane", ".decision", ".probabilities", ".origin"):
         expect(page.locator(shown).first).to_be_visible()
+    expect(page.locator("#answer .answer-notice")).to_have_text(RESEARCH_USE_NOTICE)
+    expect(page.locator("#answer .answer-notice")).to_be_visible()
     for hidden in (".tray", ".tools", ".actions", ".head-tools"):
         expect(page.locator(hidden)).to_be_hidden()
+
+
+def test_what_is_copied_has_the_pages_caveats(open_page: OpenPage, service: str) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#tta").check()
+
+    def copied() -> str:
+        expect(page.locator("#answer .origin")).to_be_visible()
+        page.get_by_role("button", name="Copy as text").click()
+        expect(page.locator("#status")).to_have_text("Copied.")
+        text: str = page.evaluate("() => navigator.clipboard.readText()")
+        return text
+
+    choose(page, upload())
+    text = copied()
+    for caveat in (
+        "It is no all-clear",
+        "Calibrated on HAM10000",
+        "below a threshold is not free of disease",
+        "The model card says what came of it",
+        "no second opinion",
+    ):
+        assert caveat in page.locator("#answer").inner_text()
+        assert caveat in text
+    assert "drawn" not in text
+    page.get_by_role("button", name="Remove all images").click()
+    page.get_by_role("button", name="Drawn picture 2").click()
+    expect(page.locator("#answer .answer-of")).to_contain_text("drawn, no patient's")
+    assert "drawn, no patient's" in copied()
+    page.get_by_role("button", name="Remove all images").click()
+    choose(page, upload(content=GREEN))
+    assert "It says nothing about the lesion" in copied()
 
 
 def test_text_to_copy_by_hand_where_the_browser_forbids_the_clipboard(page: Page) -> None:
