@@ -8,6 +8,7 @@ from training.recipes.distilled import (
     DISTILLED_DENSENET121_BALANCED,
     DISTILLED_DENSENET121_CONTINUED,
     DISTILLED_DENSENET121_HINTED,
+    DISTILLED_DENSENET121_HINTED_CONTINUED,
     DISTILLED_RESNET50V2_ATTENTION,
 )
 from training.recipes.lite import (
@@ -41,6 +42,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "distilled-densenet121-continued": DISTILLED_DENSENET121_CONTINUED,
     "distilled-densenet121-balanced": DISTILLED_DENSENET121_BALANCED,
     "distilled-densenet121-hinted": DISTILLED_DENSENET121_HINTED,
+    "distilled-densenet121-hinted-continued": DISTILLED_DENSENET121_HINTED_CONTINUED,
     "distilled-resnet50v2-attention": DISTILLED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention": TRANSFERRED_RESNET50V2_ATTENTION,
     "transferred-resnet50v2-attention-continued": TRANSFERRED_RESNET50V2_ATTENTION_CONTINUED,

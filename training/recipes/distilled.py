@@ -16,9 +16,12 @@ twice the image size, two hours more of idle cores: version 3, 0.7395 and balanc
 distilled-densenet121-balanced --data data/lesion --run RUN` goes on from version 4, which has its
 weights, with classes weighed by all of their weight: it ended below version 4 on the validation
 part and became no version. `fit distilled-densenet121-hinted --data data/lesion --run RUN` goes on
-from version 4 too, and learns its teacher's maps beside its answers (`training.hints`).
-Folders that have left the tree are brought back by `git checkout 126ded9 -- models/NAME/1` and `git
-checkout 062f8d4 -- models/cnn_densenet121/2`, their teacher by `git checkout 009e4f9 --
+from version 4 too, and learns its teacher's maps beside its answers (`training.hints`): version 6,
+0.7774 and balanced 0.5471, four and a half hours beside other work. Its accuracy was rising still,
+and `fit distilled-densenet121-hinted-continued --data data/lesion --run RUN` goes on from there.
+Folders that have left the tree are brought back by `git checkout 126ded9 -- models/NAME/1`, `git
+checkout 062f8d4 -- models/cnn_densenet121/2` and `git checkout 36de566 --
+models/cnn_densenet121/4`, their teacher by `git checkout 009e4f9 --
 models/cnn_efficientnet_lite0/3`.
 """
 
@@ -91,6 +94,15 @@ DISTILLED_DENSENET121_HINTED: Final = replace(
         Stage(image_size=96, max_epochs=6, learning_rate=1e-3),
         Stage(image_size=128, max_epochs=5, learning_rate=7e-4),
         Stage(image_size=224, max_epochs=1, learning_rate=3e-4, steps_per_epoch=100),
+    ),
+)
+DISTILLED_DENSENET121_HINTED_CONTINUED: Final = replace(
+    DISTILLED_DENSENET121_HINTED,
+    initial_model="models/cnn_densenet121/6",
+    seed=DISTILLED_DENSENET121_HINTED.seed + 20,  # other distortions too: it has twelve epochs
+    stages=(
+        Stage(image_size=128, max_epochs=4, learning_rate=5e-4),
+        Stage(image_size=224, max_epochs=1, learning_rate=3e-4),
     ),
 )
 DISTILLED_RESNET50V2_ATTENTION: Final = _distilled(
