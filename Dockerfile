@@ -25,7 +25,8 @@ LABEL org.opencontainers.image.title="DermHybrid" \
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin dermhybrid \
     && install -d -o dermhybrid -m 750 /var/lib/dermhybrid/audit /var/lib/dermhybrid/queue
 COPY --from=build /opt/venv /opt/venv
-COPY models /srv/models
+# Readable by the user below also where the checkout is not.
+COPY --chmod=0755 models /srv/models
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RUNTIME=openvino \

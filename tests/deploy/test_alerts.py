@@ -86,6 +86,7 @@ DRIFT = f"dermhybrid_class_drift_index{{{MODEL}}}"
 WINDOW = f"dermhybrid_class_drift_answers{{{MODEL}}}"
 QUEUE = f"dermhybrid_queue_images{{{MODEL}}}"
 INSTANCE = '{job="dermhybrid", instance="a"}'
+STARTED = f"process_start_time_seconds{INSTANCE}"
 READY = f"dermhybrid_ready{INSTANCE}"
 FAILURES = f"dermhybrid_audit_failures_total{INSTANCE}"
 UNSTORED = 'dermhybrid_fhir_stored_total{job="dermhybrid", instance="a", outcome="failed"}'
@@ -99,6 +100,7 @@ WELL = {
     **problems("internal-error", 0),
     **constant(f"up{INSTANCE}", 1),
     **constant(READY, 1),
+    STARTED: "1000x100 1001x5 1002x380",  # exchanged twice in a morning
     **constant(SELF_TEST, 1),
     TESTED_AT: "0+60x480",
     **constant(DRIFT, 0.05),
@@ -130,6 +132,7 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "DermHybridSlowFast": (durations(20, 100), {"DermHybridSlowSlow"}),
     "DermHybridSlowSlow": (durations(60, 100), set()),
     "DermHybridDown": (constant(f"up{INSTANCE}", 0), set()),
+    "DermHybridRestarting": ({STARTED: "1000x400 1001x7 1002x7 1003x80"}, set()),
     "DermHybridNotReady": (
         {READY: "1x380 0x100", SELF_TEST: "1x380 0x100"},
         {"DermHybridSelfTestFailed"},
@@ -176,10 +179,10 @@ def history_test(series: dict[str, str], expected: set[str]) -> dict[str, Any]:
     return test
 
 
-def run_promtool(tests: list[dict[str, Any]], folder: Path) -> str:
+def run_promtool(tests: list[dict[str, Any]], folder: Path, every: str = "1m") -> str:
     promtool = require_program("promtool")
     files = [str(path) for path in sorted(RULES.glob("*.yml"))]
-    content = {"rule_files": files, "evaluation_interval": "1m", "tests": tests}
+    content = {"rule_files": files, "evaluation_interval": every, "tests": tests}
     path = folder / "test.yml"
     path.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
     done = subprocess.run(
@@ -335,7 +338,26 @@ def test_one_or_two_bad_predictions_where_few_ask_wake_nobody(
         series |= {f"{DURATION}_count{{{few}}}": bad}
     calm = {name: values for name, values in WELL.items() if "route=" not in name}
     expected = {f"DermHybrid{kind}{speed}" for speed in alerts}
-    assert run_promtool([history_test({**calm, **series}, expected)], tmp_path) == ""
+    # Scrapes and evaluations fall together, and beside each other as they do in practice.
+    for every in ("1m", "59s"):
+        assert run_promtool([history_test({**calm, **series}, expected)], tmp_path, every) == ""
+
+
+def test_refused_callers_do_not_hide_that_all_others_get_nothing(tmp_path: Path) -> None:
+    unavailable = {
+        **{name: values for name, values in WELL.items() if "route=" not in name},
+        f'{REQUESTS}{{{PREDICT}, status="401"}}': "0+9x480",
+        f'{REQUESTS}{{{PREDICT}, status="503"}}': "0+0.1x480",
+        f'dermhybrid_problems_total{{{PREDICT}, problem="service-busy"}}': "0+0.1x480",
+    }
+    expected = {"DermHybridErrorsFast", "DermHybridErrorsSlow", "DermHybridShedding"}
+    assert run_promtool([firing_test(unavailable, expected)], tmp_path) == ""
+
+
+def test_a_service_that_ends_again_and_again_is_told_of(tmp_path: Path) -> None:
+    loop = {f"up{INSTANCE}": "1x380 " + "1 1 0 " * 33, STARTED: "1000x380 "}
+    loop[STARTED] += " ".join(f"{1000 + i} {1000 + i} stale" for i in range(33))
+    assert run_promtool([firing_test({**WELL, **loop}, {"DermHybridRestarting"})], tmp_path) == ""
 
 
 def test_drift_needs_enough_answers(tmp_path: Path) -> None:
