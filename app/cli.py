@@ -162,6 +162,7 @@ def dicom(
     ] = None,
 ) -> None:
     """Answer a DICOM photograph with a structured report and a heatmap in its study."""
+    from app.inference.files import read_bytes
     from app.inference.judge import judge
 
     settings = _read_settings()
@@ -172,8 +173,7 @@ def dicom(
             from app.interop.dicom_pixels import read_photograph
         except ImportError as error:
             raise DermHybridError("This needs the extra `interop` (docs/integrations).") from error
-        with photograph.open("rb") as file:
-            read = read_photograph(file.read(limits.max_bytes + 1), limits, frame)
+        read = read_photograph(read_bytes(photograph, limits), limits, frame)
         upload = to_upload(read.decoded, settings.max_overlay_side, read.named_frame)
         chosen = _load_model(settings, model)
         prediction = chosen.predict_batch(upload.model_input[None])[0]

@@ -74,6 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._sending: _Deadline | None = None
         self._taking: _Deadline | None = None
         self._head_bytes = 0
+        self._head_came = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -91,12 +92,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes; where no head has come of them yet, go on waiting."""
         # What ends a body is no head, however long a piece it comes in.
-        in_head = self._is_in_head()
+        in_head, self._head_came = self._is_in_head(), False
         super().data_received(data)
         # uvicorn has stopped its own timer, whatever came; a head may have begun, or not even.
         if not self._sending and (self.cycle is None or self.cycle.response_complete):
             self._await_client()
-        if self._sending and in_head and self._is_in_head():
+        # The next request's, too, that comes while this one is answered.
+        if in_head and not self._head_came and self._is_in_head():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._close()
@@ -120,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The application has the request now, and bounds its time."""
+        self._head_came = True
         self._client_sent()
         super().on_headers_complete()
 

@@ -67,7 +67,9 @@ class Observe:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001  the last place that knows the request's id
             response = unexpected_problem(error)
-            if not answering:
+            if answering:  # nobody can be told any more; the measurements can
+                scope[PROBLEM_KEY] = response.kind
+            else:
                 await response(scope, receive, send_with_id)
         finally:
             seconds = perf_counter() - started

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
-from app.domain.errors import ManifestError
+from app.domain.errors import ManifestError, is_exhaustion
 from app.domain.manifest import Sha256
 from app.domain.measurements import Calibration, GitCommit, Metrics, Strict
 from app.domain.rules import DecisionRules
@@ -96,6 +96,8 @@ def read_ensemble(path: Path) -> EnsembleManifest:
             raise ManifestError(f"{path}: larger than {_MAX_BYTES:,} bytes.")
         return EnsembleManifest.model_validate_json(path.read_bytes())
     except OSError as error:
+        if is_exhaustion(error):
+            raise
         raise ManifestError(f"{path}: cannot be read: {error}.") from error
     except ValidationError as error:
         raise ManifestError(f"{path}: {error}") from error

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.errors import GoldenExampleError, ImageRejectedError
+from app.domain.errors import GoldenExampleError, ImageRejectedError, is_exhaustion
 from app.domain.images import RgbImage, decode_image, to_model_input
 from app.domain.labels import NUM_CLASSES
 from app.domain.manifest import Manifest, Runtime
@@ -31,6 +31,8 @@ def golden_input(directory: Path, manifest: Manifest) -> RgbImage:
     try:
         return to_model_input(decode_image(path.read_bytes()).pixels)[None]
     except (OSError, ImageRejectedError) as error:
+        if is_exhaustion(error):
+            raise
         raise GoldenExampleError(f"{path}: cannot be read: {error}") from error
 
 

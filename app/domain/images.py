@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from app.domain.errors import (
@@ -38,8 +38,18 @@ RgbImage: TypeAlias = npt.NDArray[np.uint8]
 MODEL_INPUT_SIZE: Final = 224
 """Side of the square model input in pixels (the paper, section III.B)."""
 
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by EXIF's Orientation."""
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
-"""Values of EXIF's Orientation that exchange width and height."""
+"""Values of it that exchange width and height."""
 
 MEDIA_TYPES: Final[dict[str, str]] = {
     "JPEG": "image/jpeg",
@@ -133,12 +143,15 @@ def decode_image(
         _check_header(image, limits)
         width, height = image.size
         try:
-            # Pillow has turned a TIFF's size already.
-            if _orientation(image) in _SIDEWAYS and image.format != "TIFF":
+            # Pillow has turned a TIFF's size already, and turns its pixels.
+            orientation = _orientation(image) if image.format != "TIFF" else None
+            if orientation in _SIDEWAYS:
                 width, height = height, width
             if enough_side is not None:
                 _reduce_scale(image, enough_side)
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
+            turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+            # Not ImageOps.exif_transpose, which writes the EXIF anew and fails on what cameras do.
+            pixels = _to_rgb(image if turn is None else image.transpose(turn))
         except ImageCorruptError:
             raise
         except Exception as error:  # a decoder may raise anything on hostile bytes
@@ -274,19 +287,27 @@ def _check_header(image: Image.Image, limits: ImageLimits) -> None:
 
 def _orientation(image: Image.Image) -> object:
     """EXIF's, of any type; a PNG may say it behind its pixels, which are decoded then."""
-    exif = image.getexif()
+    if image.format == "PNG":
+        image.load()
     if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
         raise ImageCorruptError(
             f"The image's EXIF has more than {MAX_EXIF_BYTES:,} bytes. "
             "Export the picture without metadata."
         )
-    return exif.get(ExifTags.Base.Orientation)
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except SyntaxError:  # what is no EXIF says nothing, as in a JPEG
+        return None
 
 
 def _to_rgb(image: Image.Image) -> RgbImage:
     """Convert any readable mode to (height, width, 3) uint8."""
     if image.mode.startswith("I"):
-        high_byte = (np.asarray(image) >> 8).astype(np.uint8)
+        values = np.asarray(image)
+        high_byte = (values >> 8).astype(np.uint8)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            high_byte[values == transparent] = 0
         return np.ascontiguousarray(np.repeat(high_byte[:, :, None], 3, axis=2))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -262,6 +262,8 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
             raise ManifestError(f"{path}: larger than {_MAX_MANIFEST_BYTES:,} bytes.")
         data = path.read_bytes()
     except OSError as error:
+        if is_exhaustion(error):
+            raise
         raise ManifestError(f"{path}: cannot be read: {error}. Export the model again.") from error
     try:
         manifest = Manifest.model_validate_json(data)

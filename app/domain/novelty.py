@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from app.domain.errors import ManifestError
+from app.domain.errors import ManifestError, is_exhaustion
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ def read_feature_space(path: Path, num_components: int) -> FeatureSpace:
             mean = stored["mean"].astype(np.float32)
             components = stored["components"].astype(np.float32)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        if is_exhaustion(error):
+            raise
         raise ManifestError(f"{path}: cannot be read as a feature space: {error}.") from error
     if components.shape != (num_components, *mean.shape) or mean.ndim != 1:
         raise ManifestError(

@@ -1,5 +1,6 @@
 """Classify image files without a server: the next are decoded while the model answers."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from app.domain.errors import DermHybridError
+from app.domain.errors import DermHybridError, ImageTooManyBytesError
 from app.domain.images import ImageLimits
 from app.domain.uploads import MAX_PICTURE_SIDE, Upload, read_upload
 from app.inference.explain import Prediction
@@ -53,16 +54,32 @@ def expand(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
+def read_bytes(path: Path, limits: ImageLimits) -> bytes:
+    """Read a file, and no more of it than an upload may have.
+
+    Raises:
+        OSError: It cannot be read.
+        ImageTooManyBytesError: It has more.
+    """
+    with path.open("rb") as file:
+        data = file.read(limits.max_bytes + 1)
+        size = max(len(data), os.fstat(file.fileno()).st_size)
+    if len(data) > limits.max_bytes:
+        raise ImageTooManyBytesError(
+            f"The file has {size:,} bytes; at most {limits.max_bytes:,} are accepted. Send a "
+            "smaller or more strongly compressed one."
+        )
+    return data
+
+
 def read_file(path: Path, limits: ImageLimits, max_picture_side: int = MAX_PICTURE_SIDE) -> Upload:
-    """Read an image file, and no more of it than an upload may have.
+    """Read an image file.
 
     Raises:
         OSError: It cannot be read.
         ImageRejectedError: As `read_upload`.
     """
-    with path.open("rb") as file:
-        data = file.read(limits.max_bytes + 1)
-    return read_upload(data, limits, max_picture_side)
+    return read_upload(read_bytes(path, limits), limits, max_picture_side)
 
 
 def classify(

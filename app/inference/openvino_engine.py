@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from app.domain.errors import ArtifactError
+from app.domain.errors import ArtifactError, is_exhaustion
 from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 from app.domain.manifest import QUANTIZED_NAME, Runtime
@@ -46,6 +46,8 @@ class OpenVinoEngine:
             rewrite_class_activation(model)
             self._model = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises RuntimeError for anything at all
+            if is_exhaustion(error):
+                raise
             raise ArtifactError(f"{directory}: OpenVINO cannot load it: {error}") from error
 
     def predict(self, images: RgbImage) -> Outputs:

@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from app.domain.errors import ArtifactSignatureError
+from app.domain.errors import ArtifactSignatureError, is_exhaustion
 from app.domain.manifest import SIGNATURE_SUFFIX
 
 SIGNATURE_BYTES: Final = 64
@@ -130,6 +130,8 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
+        if is_exhaustion(error):
+            raise
         raise ArtifactSignatureError(f"{path}: cannot be read: {error}.") from error
     if len(data) > max_bytes:
         raise ArtifactSignatureError(f"{path}: larger than {max_bytes:,} bytes.")

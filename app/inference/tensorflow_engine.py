@@ -5,7 +5,7 @@ from typing import Final
 
 import tensorflow as tf
 
-from app.domain.errors import ArtifactError
+from app.domain.errors import ArtifactError, is_exhaustion
 from app.domain.golden import Outputs
 from app.domain.images import RgbImage
 from app.domain.manifest import Runtime
@@ -31,6 +31,8 @@ class TensorFlowEngine:
             self._model = tf.saved_model.load(str(directory))
             self._signature = self._model.signatures[SIGNATURE]
         except Exception as error:  # TensorFlow raises its own and Python's errors alike
+            if is_exhaustion(error):
+                raise
             raise ArtifactError(
                 f"{directory}: TensorFlow cannot load it with signature {SIGNATURE!r}: {error}"
             ) from error

@@ -17,7 +17,10 @@ ANSWER = b"x" * (32 << 20)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuses without reading, reads, or answers at length, by path."""
+    """Refuses without reading, reads, answers at length or not while the client stays, by path."""
+    while scope["path"] == "/wait":
+        if (await receive())["type"] == "http.disconnect":
+            return
     if scope["path"] == "/echo":
         more = True
         while more:

@@ -70,3 +70,16 @@ def test_what_cannot_be_answered_is_said(tmp_path: Path) -> None:
     assert outcome.exit_code == 1
     assert "no colour photograph" in outcome.output
     assert not (tmp_path / "out").exists()
+
+
+def test_an_object_of_too_many_bytes_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photograph.dcm"
+    path.write_bytes(jpeg_photograph(lesion()) + bytes(2_000_000))
+    monkeypatch.setenv("MAX_IMAGE_BYTES", "1000000")
+    output = tmp_path / "out"
+    outcome = CliRunner().invoke(main, ["dicom", str(path), "--output", str(output)])
+    assert outcome.exit_code == 1
+    assert f"{path.stat().st_size:,} bytes; at most 1,000,000" in outcome.output
+    assert not output.exists()

@@ -124,9 +124,10 @@ def test_nor_is_one_after_an_answer() -> None:
     talk(conversation)
 
 
-def test_a_head_has_an_end() -> None:
+@pytest.mark.parametrize("before", [b"", b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_head_has_an_end(before: bytes) -> None:
     async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(HEAD)
+        writer.write(before + HEAD)
         written = 0
         try:
             while written < 64 * MAX_HEAD_BYTES:

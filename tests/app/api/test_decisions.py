@@ -1,20 +1,25 @@
 """What `/predict` says of an answer: reported, referred or rejected; of one model or of several."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from fastapi.testclient import TestClient
 
+from app.api.answering import _ask_symmetries
 from app.domain.ensemble import ENSEMBLE_CARD_NAME, pool
 from app.domain.errors import ArtifactError
 from app.domain.heatmaps import encode_png
-from app.domain.images import decode_image, to_model_input
+from app.domain.images import RgbImage, decode_image, to_model_input
 from app.domain.labels import LABELS
+from app.domain.uncertainty import symmetries
 from app.inference.tensorflow_engine import TensorFlowEngine
 from app.main import create_app
 from app.settings import Settings
@@ -223,6 +228,36 @@ def test_uncertainty_is_the_spread_over_the_symmetries(ruled_client: TestClient)
     assert _sample(ruled_client, batches) == before + 1
     post(ruled_client, encode_png(image), model="light", tta=True)
     assert _sample(ruled_client, batches) == before + 9
+
+
+def test_every_view_is_asked_about() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (224, 224, 3), np.uint8)
+
+    class Corner:
+        """Answers by the first pixel; stands in for a model."""
+
+        def __init__(self) -> None:
+            self.seen: list[RgbImage] = []
+
+        async def predict(self, view: RgbImage) -> SimpleNamespace:
+            self.seen.append(view)
+            return SimpleNamespace(probabilities=self.answer(view))
+
+        def answer(self, view: RgbImage) -> npt.NDArray[np.float32]:
+            share = view[0, 0, 0] / 255
+            return np.array([share, 0, 0, 0, 0, 1 - share, 0], np.float32)
+
+    model: Any = Corner()
+    first: Any = SimpleNamespace(probabilities=model.answer(image))
+    found = asyncio.run(_ask_symmetries(model, image, first))
+    views = list(symmetries(image))
+    assert len(model.seen) == len(views) - 1
+    for seen, view in zip(model.seen, views[1:], strict=True):
+        np.testing.assert_array_equal(seen, view)
+    answers = np.stack([model.answer(view) for view in views])
+    np.testing.assert_allclose(found.standard_deviation, answers.std(axis=0), atol=1e-6)
+    assert found.standard_deviation[0] > 0.05
+    assert found.same_class == (answers.argmax(axis=1) == answers[0].argmax()).mean()
 
 
 @pytest.mark.parametrize("params", [{}, {"tta": True}])

@@ -5,11 +5,13 @@ import errno
 import json
 import logging
 import re
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.types import Message
 
@@ -111,6 +113,22 @@ def test_unexpected_error_reveals_nothing(
     assert "Jane" not in response.text
     assert "Jane" not in logged
     assert "RuntimeError" in logged
+
+
+def test_an_error_in_the_middle_of_an_answer_is_counted(tiny_models: Path) -> None:
+    app = create_app(Settings(models_dir=tiny_models))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"the first"
+        raise RuntimeError
+
+    @app.get("/boom", dependencies=[requires(Scope.PREDICT)])
+    def boom() -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    with TestClient(app) as client:
+        client.get("/boom")
+    assert internal_errors(app)["/boom"] == 1
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,38 @@ def test_exif_orientation_is_applied(picture: RgbImage, file_format: str, orient
     assert np.abs(decoded.pixels.astype(int) - picture).mean() < (6 if file_format == "JPEG" else 1)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_exif_of_unusual_types_does_not_spoil_a_picture(
+    picture: RgbImage, orientation: int
+) -> None:
+    stored = np.ascontiguousarray(np.rot90(picture, 1)) if orientation == 6 else picture
+    # Two entries: Orientation, and XResolution as text.
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack(
+        "<HHI4s", 0x011A, 2, 4, b"300\0"
+    )
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + bytes(4)
+    decoded = decode_image(encode(stored, "RGB", "JPEG", exif=exif, quality=95))
+    assert decoded.pixels.shape == picture.shape
+    assert np.abs(decoded.pixels.astype(int) - picture).mean() < 6
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_is_none_is_passed_over(picture: RgbImage, file_format: str) -> None:
+    exif = b"Exif\0\0" + bytes(40)
+    decoded = decode_image(encode(picture, "RGB", file_format, exif=exif))
+    assert decoded.pixels.shape == picture.shape
+
+
+def test_the_transparent_grey_of_a_16_bit_png_lies_over_black() -> None:
+    values = np.full((HEIGHT, WIDTH), 0x8001, np.uint16)
+    values[:, :40] = 0x7F80
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG", transparency=0x7F80)
+    pixels = decode_image(buffer.getvalue()).pixels
+    assert (pixels[:, :40] == 0).all()
+    assert (pixels[:, 40:] == 0x80).all()
+
+
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
 def test_long_exif_is_refused(picture: RgbImage, file_format: str) -> None:
     exif = Image.Exif()

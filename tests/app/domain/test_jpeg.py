@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,6 +28,28 @@ def test_a_progressive_jpeg_with_many_scans_is_refused() -> None:
     scan, end = data[start:-2], data[-2:]
     with pytest.raises(ImageCorruptError, match="scans"):
         decode_image(data[:start] + scan * MAX_JPEG_SCANS + end)
+
+
+def test_scans_are_counted_up_to_the_end_of_the_image() -> None:
+    data = encode(progressive=True)
+    film = np.random.default_rng(1).bytes(10_000_000)
+    assert film.count(b"\xff\xda") > MAX_JPEG_SCANS
+    np.testing.assert_array_equal(decode_image(data + film).pixels, decode_image(data).pixels)
+    # What looks like an end inside of a comment is none.
+    comment = b"\xff\xfe\0\x06\xff\xd9\xff\xd9"
+    start = data.rindex(b"\xff\xda")
+    many = data[start:-2] * MAX_JPEG_SCANS
+    with pytest.raises(ImageCorruptError, match="scans"):
+        decode_image(data[:start] + comment + many + data[-2:])
+
+
+def test_many_segments_between_scans_are_refused() -> None:
+    data = encode(progressive=True)
+    start = data.rindex(b"\xff\xda")
+    comment = b"\xff\xfe\0\x02"
+    decode_image(data[:start] + comment * 100 + data[start:])
+    with pytest.raises(ImageCorruptError, match="segments"):
+        decode_image(data[:start] + comment * MAX_JPEG_STEPS + data[start:])
 
 
 def test_many_segments_of_exif_are_refused_before_pillow_joins_them(

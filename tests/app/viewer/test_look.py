@@ -277,10 +277,10 @@ def test_two_images_of_one_lesion(page: Page, service: str) -> None:
     one, two = (ask(service, image)["probabilities"] for image in (LESION, OTHER))
     assert max(abs(two[label] - one[label]) for label in LABELS) > 0.005
     for row, label in zip(rows.all_inner_texts(), LABELS, strict=True):
-        first, second, difference = row.split("\t")[-3:]
-        assert float(first.rstrip("%")) == pytest.approx(100 * one[label], abs=0.11)
-        assert float(second.rstrip("%")) == pytest.approx(100 * two[label], abs=0.11)
-        assert float(difference) == pytest.approx(100 * (two[label] - one[label]), abs=0.11)
+        before, after, change = row.split("\t")[-3:]
+        assert float(before.rstrip("%")) == pytest.approx(100 * one[label], abs=0.11)
+        assert float(after.rstrip("%")) == pytest.approx(100 * two[label], abs=0.11)
+        assert float(change) == pytest.approx(100 * (two[label] - one[label]), abs=0.11)
     assert page.locator("#times label").all_inner_texts()[0].startswith("First")
     first, second = page.locator("#times .plane").all()
     page.locator("#times .viewport").first.focus()
