@@ -65,7 +65,7 @@ class HeatmapSchema(BaseModel):
         str,
         Field(
             description="Whose evidence, as name@version: an ensemble's heaviest member's.",
-            examples=["cnn_efficientnet_lite0@6"],
+            examples=["cnn_efficientnet_lite0@8"],
         ),
     ]
     media_type: Literal["image/png", "image/jpeg"]
