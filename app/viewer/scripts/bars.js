@@ -137,14 +137,19 @@ function gauge(target, unsorted) {
           "li",
           { class: point.positive ? "is-positive" : null },
           h("span", { class: `mark mark-${index}`, "aria-hidden": "true" }),
-          t(point.positive ? "points.above" : "points.below", {
-            threshold: percent(point.threshold, digits),
-            sensitivity: percent(point.required_sensitivity, 0),
-          }),
+          besideThreshold(point, digits),
         ),
       ),
     ),
   );
+}
+
+/** On which side of its threshold a probability lies, in words. */
+export function besideThreshold(point, digits) {
+  return t(point.positive ? "points.above" : "points.below", {
+    threshold: percent(point.threshold, digits),
+    sensitivity: percent(point.required_sensitivity, 0),
+  });
 }
 
 /** For which classes a set promises nothing, a sentence for each set that has such. */
@@ -185,15 +190,19 @@ export function predictionSets(answer) {
   );
 }
 
+/** How many views have the same class, in words. */
+export function uncertaintyLine({ views, same_class: sameClass }) {
+  return t("uncertainty.line", { same: number(Math.round(views * sameClass), 0), views: number(views, 0) });
+}
+
 /** How far answers to the turned and mirrored picture lie apart; null where that was not asked. */
 export function uncertainty(answer) {
   if (!answer.uncertainty) return null;
-  const { views, same_class: sameClass } = answer.uncertainty;
   return h(
     "section",
     { class: "block" },
     h("h3", {}, t("uncertainty.title")),
-    h("p", {}, t("uncertainty.line", { same: number(Math.round(views * sameClass), 0), views: number(views, 0) })),
+    h("p", {}, uncertaintyLine(answer.uncertainty)),
     h("p", { class: "fine" }, t("uncertainty.explained")),
   );
 }

@@ -1,9 +1,9 @@
 /* An answer as plain text, for a note or a mail; the file's name, which may name a patient, stays out. */
 
 import { actionOf, isDoubtful, isRejected, noveltyLine, reasonsOf } from "./answer.js";
-import { digitsBeside, pooledNotes, share } from "./bars.js";
+import { besideThreshold, digitsBeside, pooledNotes, share, uncertaintyLine } from "./bars.js";
 import { byId, fill, h } from "./dom.js";
-import { dateTime, list, number, percent, t, word } from "./texts.js";
+import { dateTime, list, percent, t, word } from "./texts.js";
 
 /**
  * All that the page says about an answer.
@@ -52,21 +52,13 @@ function resultLines(answer) {
     ),
     ...pooledNotes(answer),
     ...(answer.prediction_sets.length > 0 ? [t("sets.explained")] : []),
-    ...uncertaintyLines(answer.uncertainty),
+    ...(answer.uncertainty ? ["", uncertaintyLine(answer.uncertainty), t("uncertainty.explained")] : []),
   ];
 }
 
-function pointLine({ target, probability, threshold, required_sensitivity: sensitivity, positive }) {
-  const digits = digitsBeside(probability, [threshold]);
-  const words = { threshold: percent(threshold, digits), sensitivity: percent(sensitivity, 0) };
-  return `${word("target", target)} ${share(probability, digits)}: ${t(positive ? "points.above" : "points.below", words)}`;
-}
-
-function uncertaintyLines(uncertainty) {
-  if (!uncertainty) return [];
-  const { views, same_class: sameClass } = uncertainty;
-  const same = number(Math.round(views * sameClass), 0);
-  return ["", t("uncertainty.line", { same, views: number(views, 0) }), t("uncertainty.explained")];
+function pointLine(point) {
+  const digits = digitsBeside(point.probability, [point.threshold]);
+  return `${word("target", point.target)} ${share(point.probability, digits)}: ${besideThreshold(point, digits)}`;
 }
 
 /** Put a text on the clipboard, or show it to be copied by hand where the browser forbids that. */
