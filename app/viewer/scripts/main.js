@@ -1,7 +1,7 @@
 /* Wire the page: what there is, what is selected, and who shows it. */
 
 import { decision, isRejected, problemNote, readings, wholeAnswer } from "./answer.js";
-import { Problem, listModels, readSettings, setCredential } from "./api.js";
+import { Problem, setCredential } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { Case, DEFAULT_METHOD } from "./cases.js";
 import { byId, fill, h, update } from "./dom.js";
@@ -13,13 +13,13 @@ import { questionOf, showModels } from "./models.js";
 import { readPreferences } from "./preferences.js";
 import { Job, Queue } from "./queue.js";
 import { asText, copyText } from "./report.js";
+import { askService } from "./service.js";
 import { currentLanguage, t } from "./texts.js";
 import { Times } from "./times.js";
 import { forgetRow, showTray } from "./tray.js";
 
 const MAX_CASES = 200;
 const MODES = ["look", "models", "times"];
-const SERVICE_AGAIN_MILLISECONDS = 10_000;
 
 class Page {
   cases = [];
@@ -56,7 +56,7 @@ class Page {
     if (location.pathname === new URL("smart", document.baseURI).pathname) {
       import("../smart/chart.js").then(({ openChart }) => openChart(this)).catch(() => this.failChart());
     }
-    await this.readService();
+    this.readService();
   }
 
   /* Its own scripts or texts did not come. What the launch left in this tab is good for nothing then. */
@@ -77,34 +77,18 @@ class Page {
     });
   }
 
-  /* Its models and settings: asked through the queue, so that a page opened too early waits too. */
+  /* Its models and settings. */
   readService() {
-    return new Promise((resolve) => {
-      const job = new Job(async () => {
-        const settings = await readSettings();
-        byId("access").hidden = !settings.authentication;
-        this.settings = settings;
-        this.listen(settings.embedders);
-        return listModels();
-      });
-      this.service = job;
-      let timer = 0;
-      const again = () => {
-        timer = 0;
-        if (job.state === "failed") this.queue.repeat(job);
-      };
-      this.queue.addEventListener("change", () => {
-        // For want of a credential it is asked again when there is one.
-        if (job.state === "failed" && ![401, 403].includes(job.problem.status)) {
-          timer ||= setTimeout(again, SERVICE_AGAIN_MILLISECONDS);
-        }
-        if (job.state !== "answered" || this.models === job.answer) return;
-        this.models = job.answer;
-        this.translate();
-        resolve();
-      });
-      this.queue.add(job);
-    });
+    const takeSettings = (settings) => {
+      byId("access").hidden = !settings.authentication;
+      this.settings = settings;
+      this.listen(settings.embedders);
+    };
+    const takeModels = (models) => {
+      this.models = models;
+      this.translate();
+    };
+    this.service = askService(this.queue, { takeSettings, takeModels });
   }
 
   /* Whatever was refused for want of another one is asked again. */
