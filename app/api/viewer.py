@@ -9,10 +9,31 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 FILES: Final = StaticFiles(directory=str(files("app") / "viewer"))
 METHODS: Final = ["GET", "HEAD"]
+
+
+class _CompressedResponse(Response):
+    """A file of the page, compressed for whoever takes gzip.
+
+    These files alone: they are the same for everyone, so that their length tells nothing of a
+    reader, as an answer's would beside text of a caller's own (BREACH, CVE-2013-3587).
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(status_code=response.status_code)
+        self.raw_headers = response.raw_headers  # the same list: what is set here is sent
+        if tag := self.headers.get("etag"):
+            # Of both forms, which are not the same byte for byte (RFC 9110, 8.8.1).
+            self.headers["etag"] = f"W/{tag}"
+        self._send = GZipMiddleware(response)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._send(scope, receive, send)
 
 
 class ViewerSettings(BaseModel):
@@ -75,7 +96,7 @@ def make_router(settings: ViewerSettings) -> APIRouter:
     headers = security_headers(settings.embedders)
 
     async def send(path: str, request: Request) -> Response:
-        response = await FILES.get_response(path, request.scope)
+        response = _CompressedResponse(await FILES.get_response(path, request.scope))
         response.headers.update(headers)
         return response
 

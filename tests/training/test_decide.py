@@ -88,9 +88,8 @@ def test_rules_need_calibration_and_the_same_split(tmp_path: Path, data: Prepare
         assert not (folder.parent / "2").exists()
 
 
-def test_an_ensemble_needs_members_with_rules(
-    models: Path, data: PreparedData, tmp_path: Path
-) -> None:
+def test_an_ensemble_needs_members_with_rules(models: Path, data: PreparedData) -> None:
+    output = models / "without_rules.json"
     message = run(
         "ensemble",
         models / "one/1",
@@ -98,12 +97,13 @@ def test_an_ensemble_needs_members_with_rules(
         "--data",
         data.directory,
         "--output",
-        tmp_path / ENSEMBLE_NAME,
+        output,
         "--commit",
         COMMIT,
         code=1,
     )
     assert "one@1 has no rules" in message
+    assert not output.exists()
 
 
 def test_the_ensemble_is_served_with_its_rules(models: Path, lesion_png: bytes) -> None:

@@ -40,6 +40,7 @@ from app.domain.errors import (
 )
 from app.domain.heatmaps import encode_png
 from app.domain.images import DEFAULT_LIMITS, ImageLimits, RgbImage, decode_image
+from app.domain.jpeg import MAX_JPEG_SCANS
 from app.interop.dicom_intake import admit
 from app.interop.dicom_pixels import read_photograph
 from app.interop.uploads import read_any_upload
@@ -309,7 +310,10 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
 
 
 def jpeg_photograph_with_scans() -> bytes:
-    return encapsulated([to_jpeg(PIXELS)[:-2] + b"\xff\xda" * 101 + b"\xff\xd9"], JPEGBaseline8Bit)
+    stream = to_jpeg(PIXELS)
+    start = stream.rindex(b"\xff\xda")
+    scan, end = stream[start:-2], stream[-2:]
+    return encapsulated([stream[:start] + scan * (MAX_JPEG_SCANS + 1) + end], JPEGBaseline8Bit)
 
 
 def peak_megabytes(data: bytes, limits: ImageLimits) -> float:

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
 from app.domain.notice import RESEARCH_USE_NOTICE
+from tests.app.api.test_viewer import MAX_BYTES
 from tests.app.viewer.conftest import LESION, OpenPage, choose, service_with, upload
 from tests.app.viewer.records import CLIENT_ID, Records, as_base64, record_systems
 from tests.conftest import REPOSITORY
@@ -422,4 +423,4 @@ def test_the_plain_page_loads_nothing_of_it(open_page: OpenPage, service: str) -
     page.reload(wait_until="networkidle")
     assert len(loaded) > 20
     assert [url for url, _ in loaded if "smart" in url] == []
-    assert sum(size for _, size in loaded) <= 150_000
+    assert sum(size for _, size in loaded) <= MAX_BYTES
