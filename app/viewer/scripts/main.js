@@ -1,18 +1,17 @@
 /* Wire the page: what there is, what is selected, and who shows it. */
 
-import { decision, isRejected, problemNote, readings, wholeAnswer } from "./answer.js";
+import { AnswerPane } from "./answer-pane.js";
+import { decision, isRejected, problemNote } from "./answer.js";
 import { Problem, setCredential } from "./api.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { Case, DEFAULT_METHOD } from "./cases.js";
 import { byId, fill, h, update } from "./dom.js";
 import { Embedder } from "./embed.js";
-import { feedbackForm } from "./feedback.js";
 import { listenForImages, showIntake } from "./intake.js";
 import { Look } from "./look.js";
 import { questionOf, showModels } from "./models.js";
 import { readPreferences } from "./preferences.js";
 import { Job, Queue } from "./queue.js";
-import { asText, copyText } from "./report.js";
 import { askService } from "./service.js";
 import { currentLanguage, t } from "./texts.js";
 import { Times } from "./times.js";
@@ -31,7 +30,6 @@ class Page {
   /** Grows when all images go: what was on its way for them is not taken any more. */
   sitting = 0;
   #chartFailed = false;
-  #answerShown = "";
   #modesShown = "";
   #modelsShown = "";
   #told = new Map();
@@ -40,6 +38,7 @@ class Page {
     await readPreferences(() => this.translate());
     this.look = new Look(byId("look"));
     this.times = new Times(byId("times"));
+    this.answer = new AnswerPane(byId("answer"), this);
     listenForImages(this);
     byId("capture").hidden = !hasCamera();
     byId("clear").addEventListener("click", () => {
@@ -216,7 +215,7 @@ class Page {
     this.showTroubles();
     this.showModes();
     this.showDesk();
-    this.showAnswer();
+    this.answer.show(this.selected);
     for (const { shownCase, job } of entries) this.tell(shownCase, job);
   }
 
@@ -300,71 +299,6 @@ class Page {
       return found(null, "heat.other-model");
     }
     return found(job.answer.heatmap);
-  }
-
-  showAnswer() {
-    const root = byId("answer");
-    if (this.selected === null) {
-      this.#answerShown = "";
-      fill(root, readings());
-      return;
-    }
-    const job = this.mainJob(this.selected);
-    const seconds = this.secondsOf(job);
-    const key = [this.selected.number, job.state, job.answer?.request_id, seconds, job.attempts, currentLanguage()].join();
-    if (key === this.#answerShown) return;
-    this.#answerShown = key;
-    if (job.state === "answered") {
-      fill(root, this.heading(), wholeAnswer(job.answer, job.answeredAt), this.actions(job));
-    } else if (job.state === "failed") {
-      const again = () => {
-        this.queue.repeat(job);
-        root.focus(); // the button is gone
-      };
-      fill(
-        root,
-        this.heading(),
-        problemNote(job.problem),
-        job !== this.selected.refusal && h("button", { type: "button", on: { click: again } }, t("again")),
-      );
-    } else {
-      fill(root, this.heading(), h("div", { class: `state state-${job.state}` }, t(`state.${job.state}`, { seconds })));
-    }
-  }
-
-  heading() {
-    const { number, name, isDrawn } = this.selected;
-    return h(
-      "p",
-      { class: "answer-of" },
-      t("answer.of", { number }),
-      " ",
-      h("b", {}, name),
-      isDrawn && [" ", h("span", { class: "drawn" }, t("drawn"))],
-    );
-  }
-
-  actions(job) {
-    const { receipts, isDrawn } = this.selected;
-    const { answer, answeredAt } = job;
-    return [
-      this.chart?.reportForm(this.selected, job),
-      this.settings.feedback && feedbackForm(answer, receipts),
-      h(
-        "div",
-        { class: "actions" },
-        h("button", { type: "button", on: { click: () => window.print() } }, t("print")),
-        h(
-          "button",
-          {
-            type: "button",
-            on: { click: () => copyText(asText(answer, { answeredAt, isDrawn }), (text) => this.say(text)) },
-          },
-          t("copy"),
-        ),
-      ),
-      h("p", { class: "fine answer-notice" }, t("notice")),
-    ];
   }
 
   /* Once per outcome: to a reader who does not see the page, and to the page around it. */
