@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""Of a request line with its headers; what a token may have (8 KiB) fits several times."""
+"""Of a request line with its headers, and of what else is no body: what extends a chunk, or comes
+after the last one. What a token may have (8 KiB) fits several times."""
 
 MIN_BYTES_TAKEN: Final = 4 * 1024
 
@@ -73,8 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._sending: _Deadline | None = None
         self._taking: _Deadline | None = None
-        self._head_bytes = 0
-        self._head_came = False
+        self._other_bytes = 0
+        self._went_on = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -91,20 +92,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; where no head has come of them yet, go on waiting."""
-        # What ends a body is no head, however long a piece it comes in.
-        in_head, self._head_came = self._is_in_head(), False
+        self._went_on = False
         super().data_received(data)
         # uvicorn has stopped its own timer, whatever came; a head may have begun, or not even.
         if not self._sending and (self.cycle is None or self.cycle.response_complete):
             self._await_client()
-        # The next request's, too, that comes while this one is answered.
-        if in_head and not self._head_came and self._is_in_head():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._close()
+        # The next request's, too, that comes while this one is answered. What has body, or ends
+        # one, is not counted, however long a piece it comes in.
+        self._other_bytes = 0 if self._went_on else self._other_bytes + len(data)
+        if self._other_bytes > MAX_HEAD_BYTES:
+            self._close()
 
-    def _is_in_head(self) -> bool:
-        return self.cycle is None or not self.cycle.more_body
+    def on_body(self, body: bytes) -> None:
+        """Note that it goes on."""
+        self._went_on = True
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; where it was not read for want of memory, say that."""
@@ -122,12 +124,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The application has the request now, and bounds its time."""
-        self._head_came = True
+        self._went_on = True
         self._client_sent()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The client owes nothing until its next request."""
+        self._went_on = True
         super().on_message_complete()
         self.cycle.more_body = False  # uvicorn does not note it of a body that was refused
         self._client_sent()
@@ -175,7 +178,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._sending = _Deadline(self.loop, self.client_seconds, self._close)
 
     def _client_sent(self) -> None:
-        self._head_bytes = 0
         if self._sending:
             self._sending.cancel()
             self._sending = None
