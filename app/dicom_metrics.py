@@ -73,8 +73,9 @@ class DicomMetrics:
             "dermhybrid_dicom_associations_ended_total",
             "Associations of the Storage SCP that it ended: the caller's or the called AE title is "
             "not one that it takes, or too many at once (rejected); there was no TLS handshake "
-            "(tls); nothing that is taken was offered (no-context); or an object is longer than is "
-            "taken (object-too-long).",
+            "(tls); nothing that is taken was offered (no-context); an object is longer than is "
+            "taken (object-too-long); or a protocol data unit is longer than any of a photograph's "
+            "(pdu-too-long), or did not come in time (pdu-too-slow).",
             ("reason",),
             registry=registry,
         )
@@ -83,7 +84,14 @@ class DicomMetrics:
             for outcome in ("postponed", "dead"):
                 self.failures.labels(kind, outcome)
         self.failures.labels("process-ended", "dead")
-        for reason in ("rejected", "tls", "no-context", "object-too-long"):
+        for reason in (
+            "rejected",
+            "tls",
+            "no-context",
+            "object-too-long",
+            "pdu-too-long",
+            "pdu-too-slow",
+        ):
             self.associations.labels(reason)
         for kind in (*_ANYWHERE, "service-busy"):
             self.not_taken.labels(kind)

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from time import monotonic
 from typing import Final
 
 from pynetdicom import AE, evt
@@ -21,6 +22,12 @@ from app.interop.dicom_tls import certificate_of, report_failures
 MAX_ASSOCIATIONS: Final = 8
 MAX_OVERHEAD_BYTES: Final = 64 * 1024
 """Of a request to associate and of commands; headers of data are below a 64th."""
+
+MAX_PDU_BYTES: Final = 64 * 1024
+"""Of one protocol data unit; 16 KiB are negotiated, and a request to associate is as long as its
+contexts. Its sender declares up to 4 GiB, before anybody has looked who that is."""
+PDU_SECONDS: Final = 30.0
+"""For one to come in, once it has begun."""
 
 _NO_TITLE: Final = re.compile(r"[^!-\[\]-~ ]")
 """What an AE title has none of (PS3.5, section 6.2)."""
@@ -69,7 +76,7 @@ class StorageListener:
                 the disk.
             count_ended: Called when an association is ended by this side, with the reason:
                 `rejected`, `tls` (no handshake), `no-context` (nothing that is taken was
-                offered), `object-too-long`.
+                offered), `object-too-long`, `pdu-too-long`, `pdu-too-slow`.
 
         Raises:
             OSError: The address cannot be listened on.
@@ -85,6 +92,7 @@ class StorageListener:
         for sop_class in PHOTOGRAPHS:
             entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
         handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._bound),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_DATA_RECV, self._count),
             (evt.EVT_CONN_CLOSE, self._forget),
@@ -114,6 +122,35 @@ class StorageListener:
             logger.error("object not taken", extra={"reason": type(error).__name__})  # noqa: TRY400
             return _OUT_OF_RESOURCES
         return _SUCCESS
+
+    def _bound(self, event: Event) -> None:
+        """Bound each unit where it is read: the library reads as much as its sender declares."""
+        connection = event.assoc.dul.socket
+
+        def receive(num_bytes: int) -> bytearray:
+            received, end = bytearray(), monotonic() + PDU_SECONDS
+            before = connection.socket.gettimeout()
+            if num_bytes > MAX_PDU_BYTES:
+                raise self._end_association("pdu-too-long")
+            while len(received) < num_bytes:
+                connection.socket.settimeout(max(end - monotonic(), 0.001))
+                try:
+                    piece = connection.socket.recv(num_bytes - len(received))
+                except TimeoutError:
+                    raise self._end_association("pdu-too-slow") from None
+                if not piece:
+                    break
+                received += piece
+            connection.socket.settimeout(before)
+            return received
+
+        connection.recv = receive
+
+    def _end_association(self, reason: str) -> OSError:
+        """What the library takes for a connection that broke."""
+        logger.warning("association ended", extra={"reason": reason})
+        self._count_ended(reason)
+        return OSError(reason)
 
     def _report_rejection(self, event: Event) -> None:
         # Not the title: an unknown caller may have written anything there.

@@ -142,11 +142,15 @@ def test_what_is_no_body_has_an_end(begin: bytes, piece: bytes) -> None:
     async def conversation(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(begin)
         with pytest.raises(ConnectionError):
-            for _piece in range(1000 * MAX_HEAD_BYTES // len(piece)):
-                writer.write(piece)
-                await writer.drain()
+            await write_often(writer, piece, 1000 * MAX_HEAD_BYTES)
 
     talk(conversation)
+
+
+async def write_often(writer: asyncio.StreamWriter, piece: bytes, num_bytes: int) -> None:
+    for _ in range(num_bytes // len(piece)):
+        writer.write(piece)
+        await writer.drain()
 
 
 @pytest.mark.parametrize("requests_before", [0, 1])

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 
 from app.domain.errors import AccessConfigurationError
+from app.interop import dicom_listener
 from app.interop.dicom_listener import Door, StorageListener
 from app.interop.dicom_tls import listen_with_tls
 from tests.dicom_photographs import PATIENT_NAME, make_dataset, to_bytes
@@ -148,6 +149,41 @@ def test_a_caller_that_says_nothing_keeps_nobody_out(photograph: Path, keys: Pat
     with listening(tls=files) as (port, taken), socket.create_connection(("127.0.0.1", port)):
         assert store(port, photograph, "+tla", "+cf", keys / "service.crt").returncode == 0
     assert len(taken) == 1
+
+
+def test_a_unit_is_not_read_to_the_length_that_it_declares(photograph: Path) -> None:
+    piece = bytes(1 << 16)
+    with listening("CAMERA-1") as (port, taken):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
+            caller.sendall(b"\x01\0\xff\xff\xff\xff")
+            with suppress(ConnectionError):
+                for _ in range(1000):
+                    caller.sendall(piece)
+        taken.await_ended(1)
+        assert store(port, photograph, "-aet", "CAMERA-1").returncode == 0
+    assert taken.ended == ["pdu-too-long"]
+
+
+def test_a_unit_that_comes_in_drops_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom_listener, "PDU_SECONDS", 1.0)
+    with (
+        listening("CAMERA-1") as (port, taken),
+        socket.create_connection(("127.0.0.1", port), timeout=0.2) as caller,
+    ):
+        caller.sendall(b"\x01\0\0\0\xff\xff")
+        send_until_closed(caller, b"\0")
+        taken.await_ended(1)
+    assert taken.ended == ["pdu-too-slow"]
+
+
+def send_until_closed(caller: socket.socket, piece: bytes) -> None:
+    """Send a piece again and again, with pauses while nothing comes back."""
+    with suppress(ConnectionError):
+        while True:
+            caller.sendall(piece)
+            with suppress(TimeoutError):
+                if not caller.recv(1):
+                    return
 
 
 def test_who_offers_nothing_that_is_taken_is_told_apart_from_who_only_looks(
