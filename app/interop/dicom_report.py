@@ -35,6 +35,8 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import DermoscopicPhotographyImageStorage
 
 from app.domain.decision import Action, Reason
 from app.domain.labels import CLASSES, CodeScope, DiagnosticClass
@@ -115,6 +117,12 @@ class ReportedAnswer:
         return Identity(algorithm.digest, algorithm.runtime, self.action, self.frame or 1)
 
 
+def _procedure(source: Dataset) -> Code:
+    """What the photograph's SOP class says of how it was taken, and no more."""
+    is_dermoscopic = source.SOPClassUID == DermoscopicPhotographyImageStorage
+    return codes.SCT.DermoscopicPhotography if is_dermoscopic else codes.SCT.PhotographyOfPatient
+
+
 def make_report(source: Dataset, answer: ReportedAnswer) -> ComprehensiveSR:
     """Report an answer.
 
@@ -125,7 +133,7 @@ def make_report(source: Dataset, answer: ReportedAnswer) -> ComprehensiveSR:
     identity = answer.identity
     document = MeasurementReport(
         observation_context=ObservationContext(_observer(source, answer)),
-        procedure_reported=codes.SCT.DermoscopicPhotography,
+        procedure_reported=_procedure(source),
         imaging_measurements=[_group(source, answer)],
     )
     return ComprehensiveSR(

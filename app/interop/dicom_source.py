@@ -3,9 +3,11 @@
 import re
 import uuid
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, PersonName
@@ -28,12 +30,11 @@ ISSUER: Final = ("IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence")
 
 _NAMES: Final = ("PatientName", "ReferringPhysicianName")
 _SEXES: Final = frozenset({"M", "F", "O"})
-_LOSSY: Final = (
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-)
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+_NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f\\\ufffd]")
+"""Control characters, what stands between values, and what pydicom puts in the place of bytes that
+are no text in the declared character set: they may have been anybody's name."""
+_METHOD: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
+"""The value representation CS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,29 @@ def _take_pixels_history(source: Dataset, photograph: Dataset) -> None:
     """What is true of the results' pixels, too, for they show the photograph's."""
     if (burned_in := value_of(photograph, "BurnedInAnnotation")) in ("YES", "NO"):
         source.BurnedInAnnotation = burned_in
-    if value_of(photograph, "LossyImageCompression") == "01":
-        for keyword in _LOSSY:
-            if keyword in photograph:
-                setattr(source, keyword, value_of(photograph, keyword))
+    if value_of(photograph, "LossyImageCompression") != "01":
+        return
+    source.LossyImageCompression = "01"
+    ratios = [_ratio(value) for value in _values(photograph, "LossyImageCompressionRatio")]
+    if ratios and "" not in ratios:
+        source.LossyImageCompressionRatio = ratios
+    methods = [str(value) for value in _values(photograph, "LossyImageCompressionMethod")]
+    if methods and all(_METHOD.fullmatch(method) for method in methods):
+        source.LossyImageCompressionMethod = methods
+
+
+def _values(photograph: Dataset, keyword: str) -> list[object]:
+    value = value_of(photograph, keyword)
+    return list(value) if isinstance(value, MultiValue) else [] if value is None else [value]
+
+
+def _ratio(value: object) -> str:
+    """As DS, of at most 16 characters; empty where it is none."""
+    try:
+        ratio = float(str(value))
+    except ValueError:
+        return ""
+    return f"{ratio:.6g}" if 0 < ratio < inf else ""
 
 
 def _take_patient(source: Dataset, photograph: Dataset) -> None:
@@ -155,7 +175,7 @@ def _read_authority(photograph: Dataset) -> Dataset | None:
 
 def _text(value: object, longest: int) -> str:
     text = "" if value is None else str(value)
-    return text if len(text) <= longest and not _CONTROL.search(text) else ""
+    return text if len(text) <= longest and not _NO_TEXT.search(text) else ""
 
 
 def _moment(kind: type[DA] | type[TM], value: object) -> str:

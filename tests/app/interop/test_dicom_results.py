@@ -9,7 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import (
+    DermoscopicPhotographyImageStorage,
+    SecondaryCaptureImageStorage,
+    VLPhotographicImageStorage,
+)
 
 from app.domain.captions import warn_of
 from app.domain.decision import Action, Reason
@@ -264,6 +268,54 @@ def test_results_are_filed_under_the_patient_or_not_at_all(keyword: str, value: 
     dataset.add_new(keyword, "LO", value)
     with pytest.raises(ImageCorruptError, match=f"{keyword} is no text of at most 64"):
         take_over(dataset)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
+def test_an_identifier_in_another_character_set_is_not_guessed(keyword: str) -> None:
+    photograph = make_dataset()
+    photograph.SpecificCharacterSet = "ISO_IR 192"
+    setattr(photograph, keyword, "M0ller")
+    data = to_bytes(photograph).replace(b"M0ller", b"M\xf8ller")
+    with pytest.raises(ImageCorruptError, match=f"{keyword} is no text"):
+        take_over(read_object(data, DEFAULT_LIMITS))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "method", "expected"),
+    [
+        ("10.00", "ISO_10918_1", (10.0, "ISO_10918_1")),
+        ("2.5\\10", "ISO_10918_1\\ISO_15444_1", ([2.5, 10.0], ["ISO_10918_1", "ISO_15444_1"])),
+        ("10:1 ", "Roe Jane born 1970", (None, None)),
+        ("nan ", "", (None, None)),
+        ("-1", "ISO_10918_1", (None, "ISO_10918_1")),
+    ],
+)
+def test_how_a_photograph_was_compressed_is_taken_over_where_it_can_be(
+    ratio: str, method: str, expected: tuple[object, object], tmp_path: Path
+) -> None:
+    photograph = make_dataset(LossyImageCompression="01")
+    photograph.add_new("LossyImageCompressionRatio", "LO", ratio)
+    photograph.add_new("LossyImageCompressionMethod", "LO", method)
+    data = to_bytes(photograph)
+    for tag, kind in ((b"\x28\0\x12\x21", b"DS"), (b"\x28\0\x14\x21", b"CS")):
+        data = data.replace(tag + b"LO", tag + kind)
+    source = take_over(read_object(data, DEFAULT_LIMITS))
+    found = (
+        source.get("LossyImageCompressionRatio"),
+        source.get("LossyImageCompressionMethod"),
+    )
+    assert found == expected
+    heatmap = make_capture(source, make_answer(), OVERLAY, "Grad-CAM")
+    assert_valid(heatmap, tmp_path / "heatmap.dcm")
+
+
+def test_a_report_says_how_a_photograph_was_taken_only_where_its_class_does() -> None:
+    dermoscopic, other = (
+        make_report(make_source(SOPClassUID=sop_class), make_answer())
+        for sop_class in (DermoscopicPhotographyImageStorage, VLPhotographicImageStorage)
+    )
+    assert meanings(dermoscopic)["Procedure reported"] == [("446078004", "SCT")]
+    assert meanings(other)["Procedure reported"] != [("446078004", "SCT")]
 
 
 @pytest.mark.parametrize("said", ["YES", "NO", None])
