@@ -64,6 +64,7 @@ class AuditLog:
             opened.callback(lambda: os.close(self._file))
             self.sequence, self._hash = BEGINNING[1:]
             self.sequence, self._hash = self._resume(files)
+            self._end = os.fstat(self._file).st_size
             self._opened = opened.pop_all()
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -77,28 +78,33 @@ class AuditLog:
         """
         if not records:
             return
-        end = os.fstat(self._file).st_size
-        if end >= self._max_file_bytes:
+        if os.fstat(self._file).st_size > self._end:
+            # A disk that failed to take a record also failed to take it back.
+            os.ftruncate(self._file, self._end)
+        if self._end >= self._max_file_bytes:
             # First, so that where it fails nothing has changed: a number of a closed file may be
             # a client's connection a moment later.
             following = self._open(self._number + 1)
             os.close(self._file)
-            self._file, self._number, end = following, self._number + 1, 0
+            self._file, self._number, self._end = following, self._number + 1, 0
         sequence, previous, lines = self.sequence, self._hash, []
         for record in records:
             sequence += 1
             time = datetime.now(UTC).isoformat(timespec="milliseconds")
-            content = {**record, "sequence": sequence, "time": time, "previous": previous}
-            previous = digest_of(content)
-            lines.append(to_line({**content, "hash": previous}))
+            numbered = {**record, "sequence": sequence, "time": time, "previous": previous}
+            previous = digest_of(numbered)
+            lines.append(to_line({**numbered, "hash": previous}))
+        content = b"".join(lines)
         try:
-            left = memoryview(b"".join(lines))
+            left = memoryview(content)
             while left:
                 left = left[os.write(self._file, left) :]
             os.fsync(self._file)
         except OSError:
-            os.ftruncate(self._file, end)
+            with suppress(OSError):  # before the next record at the latest
+                os.ftruncate(self._file, self._end)
             raise
+        self._end += len(content)
         self.sequence, self._hash = sequence, previous
         self._write_head()
 
@@ -131,11 +137,14 @@ class AuditLog:
                 break
         else:
             _, sequence, own = read_anchor(self._directory) or BEGINNING
-        self._check_head(sequence)
+        self._check_head(files, sequence)
         return sequence, own
 
-    def _check_head(self, sequence: int) -> None:
-        """Only the head tells that records are missing at the end; before the first it is made."""
+    def _check_head(self, files: list[Path], sequence: int) -> None:
+        """Only the head tells that the newest records are missing, or are others.
+
+        Before the first record it is made.
+        """
         head = read_head(self._directory)
         if head is None and not sequence:
             self._write_head()
@@ -144,6 +153,8 @@ class AuditLog:
             found = f"{HEAD_NAME} is missing or cannot be read, so that records may be missing"
         elif head[0] > sequence:
             found = f"{head[0] - sequence} records are missing at its end"
+        elif _hash_of(files, head[0]) not in (None, head[1]):
+            found = f"its record {head[0]} is not the one that {HEAD_NAME} names"
         else:
             return
         raise AuditDamagedError(
@@ -156,6 +167,17 @@ class AuditLog:
         with suppress(OSError):  # an older head still is one of this chain's
             content = {"sequence": self.sequence, "hash": self._hash}
             exchange(self._directory / HEAD_NAME, scratch, content)
+
+
+def _hash_of(files: list[Path], sequence: int) -> str | None:
+    """The hash of a record, sought from the newest on; None where it is not in these files."""
+    for path in reversed(files):
+        with suppress(FileNotFoundError):  # archived meanwhile
+            for line in reversed(path.read_bytes().splitlines()):
+                record = parse(line)
+                if record is not None and record["sequence"] == sequence:
+                    return str(record["hash"])
+    return None
 
 
 class AuditQueue:

@@ -140,7 +140,9 @@ class Chain:
                 try:
                     record = json.loads(line)
                     found, linked, own = record["sequence"], record["previous"], record["hash"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    found = linked = own = None
+                if type(found) is not int or type(linked) is not str or type(own) is not str:
                     yield f"{place}: this is no record"
                     self.end = FileEnd(number, sequence + 1, "")
                     continue
@@ -234,7 +236,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
             return None
         record["hash"] = own
         return record if to_line(record) == line.rstrip(b"\n") + b"\n" else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -1,6 +1,7 @@
 """No answer without its record, and no change to a record without a trace."""
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -80,6 +81,14 @@ def not_a_record(lines: list[bytes]) -> list[bytes]:
     return [*lines[:4999], b"[1]\n", *lines[5000:]]
 
 
+def of_another_type(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:4999], b'{"sequence":"5000","previous":"p","hash":"h"}\n', *lines[5000:]]
+
+
+def too_deep(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:4999], b"[" * 100_000 + b"\n", *lines[5000:9000], b"null\n", *lines[9001:]]
+
+
 @pytest.fixture(scope="module")
 def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
@@ -97,6 +106,8 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (swapped, ["audit-000001.jsonl:5000:", "audit-000001.jsonl:5001:"]),
         (shortened, ["head.json: record 10000 is not among the records"]),
         (not_a_record, ["audit-000001.jsonl:5000: this is no record"]),
+        (of_another_type, ["audit-000001.jsonl:5000: this is no record"]),
+        (too_deep, ["audit-000001.jsonl:5000: this is no", "audit-000001.jsonl:9001: this is no"]),
     ],
 )
 def test_each_change_is_found_at_its_line(
@@ -201,6 +212,72 @@ def test_a_log_that_ends_wrongly_is_not_continued(tmp_path: Path) -> None:
         with pytest.raises(AuditDamagedError, match=reason):
             AuditLog(tmp_path, LARGE)
         assert path.read_bytes() == content
+
+
+def test_a_log_whose_newest_records_are_others_than_the_head_names_is_not_continued(
+    tmp_path: Path,
+) -> None:
+    for folder in ("own", "other"):
+        write(tmp_path / folder, 3)
+    path = tmp_path / "own" / "audit-000001.jsonl"
+    path.write_bytes((tmp_path / "other" / "audit-000001.jsonl").read_bytes())
+    for _ in range(2):  # and no start mends it
+        with pytest.raises(AuditDamagedError, match=r"record 3 is not the one that head\.json"):
+            AuditLog(tmp_path / "own", LARGE)
+    assert len(list(verify(tmp_path / "own"))) == 1
+
+
+def test_a_head_may_be_older_than_the_records(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    head = (tmp_path / "head.json").read_bytes()
+    write(tmp_path, 30, max_file_bytes=1000)
+    (tmp_path / "head.json").write_bytes(head)  # as a kill leaves it, or a copy that was made first
+    write(tmp_path, 1)
+    assert list(verify(tmp_path)) == []
+
+
+def test_a_record_is_on_the_disk_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, synced = AuditLog(tmp_path, LARGE), []
+    real_sync = os.fsync
+
+    def sync(file: int) -> None:
+        synced.append(lines_of(tmp_path))
+        real_sync(file)
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    log.append([{"item": 0}])
+    assert len(synced[0]) == 1
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        log.append([{"item": 1}])
+    assert (lines_of(tmp_path), log.sequence) == (synced[0], 1)
+    log.close()
+
+
+def test_what_could_not_be_taken_back_is_taken_back_before_the_next_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(tmp_path, LARGE)
+    log.append([{"item": 0}])
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        broken.setattr(os, "ftruncate", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                log.append([{"item": 1}])
+    log.append([{"item": 2}])
+    log.close()
+    assert list(verify(tmp_path)) == []
+    assert [json.loads(line)["item"] for line in lines_of(tmp_path)] == [0, 2]
 
 
 def test_only_one_process_writes(tmp_path: Path) -> None:
