@@ -172,13 +172,15 @@ def open_fhir_store(settings: Settings) -> "FhirServer | None":
     if settings.fhir_server_url is None:
         return None
     access = None
-    if settings.fhir_token_url and settings.fhir_client_id and settings.fhir_key_id:
-        assert settings.fhir_private_key_file is not None  # noqa: S101  the settings see to it
+    if settings.fhir_token_url is not None:
+        key_file, key_id = settings.fhir_private_key_file, settings.fhir_key_id
+        # The settings see to it.
+        assert settings.fhir_client_id and key_file and key_id  # noqa: S101, PT018
         access = TokenAccess(
             str(settings.fhir_token_url),
             settings.fhir_client_id,
-            settings.fhir_private_key_file,
-            settings.fhir_key_id,
+            key_file,
+            key_id,
             settings.fhir_scope,
         )
     return open_fhir_server(str(settings.fhir_server_url), access, settings.fhir_timeout_seconds)

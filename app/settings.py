@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.domain.decision import Gates
@@ -205,7 +213,9 @@ class Settings(BaseSettings):
         log_level: Of the JSON log on standard output.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     models_dir: Path = Path("models")
     default_model: str | None = None
@@ -245,9 +255,9 @@ class Settings(BaseSettings):
     audit_required: bool = True
     fhir_server_url: ServerUrl | None = None
     fhir_token_url: ServerUrl | None = None
-    fhir_client_id: str | None = None
+    fhir_client_id: Annotated[str, Field(min_length=1)] | None = None
     fhir_private_key_file: Path | None = None
-    fhir_key_id: str | None = None
+    fhir_key_id: Annotated[str, Field(min_length=1)] | None = None
     fhir_scope: str = (
         "system/Device.cs system/DiagnosticReport.crs system/Media.cs system/Observation.crs "
         "system/Provenance.cs"
@@ -295,6 +305,46 @@ class Settings(BaseSettings):
     otel_exporter_otlp_endpoint: BareUrl | None = None
     otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator(
+        "models_dir",
+        "model_public_keys",
+        "api_keys_file",
+        "tls_certificate",
+        "tls_private_key",
+        "audit_dir",
+        "fhir_private_key_file",
+        "dicom_queue_dir",
+        "dicom_tls_certificate",
+        "dicom_tls_private_key",
+        "dicom_tls_client_ca",
+        mode="before",
+    )
+    @classmethod
+    def _require_path(cls, value: object) -> object:
+        """An empty one, as from an unset variable of a template, would be the working directory."""
+        if value == "":
+            raise ValueError("expected a path; leave the variable out to set none")
+        return value
+
+    @model_validator(mode="after")
+    def _check_effects(self) -> Self:
+        """What is set does what it says."""
+        given = self.model_fields_set
+        if "audit_required" in given and self.audit_required and self.audit_dir is None:
+            raise ValueError("AUDIT_REQUIRED=true needs AUDIT_DIR: nothing would be recorded")
+        if "quota_burst" in given and self.quota_per_minute is None:
+            raise ValueError("QUOTA_BURST is of no use without QUOTA_PER_MINUTE")
+        if self.request_timeout_seconds > self.max_request_timeout_seconds:
+            raise ValueError(
+                "REQUEST_TIMEOUT_SECONDS is above MAX_REQUEST_TIMEOUT_SECONDS: who names no time "
+                "would have more than who does"
+            )
+        if self.dicom_store_peer and int(self.dicom_store_peer.rpartition(":")[2]) > 65535:
+            raise ValueError("DICOM_STORE_PEER: expected a port of at most 65535")
+        if self.dicom_calling_aes and self.dicom_listen_port is None:
+            raise ValueError("DICOM_CALLING_AES is of no use without DICOM_LISTEN_PORT")
+        return self
 
     @model_validator(mode="after")
     def _check_access(self) -> "Settings":

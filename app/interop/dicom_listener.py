@@ -126,25 +126,27 @@ class StorageListener:
     def _bound(self, event: Event) -> None:
         """Bound each unit where it is read: the library reads as much as its sender declares."""
         connection = event.assoc.dul.socket
+        assert connection and connection.socket  # noqa: S101, PT018  it was just accepted
+        below = connection.socket
 
         def receive(num_bytes: int) -> bytearray:
             received, end = bytearray(), monotonic() + PDU_SECONDS
-            before = connection.socket.gettimeout()
+            before = below.gettimeout()
             if num_bytes > MAX_PDU_BYTES:
                 raise self._end_association("pdu-too-long")
             while len(received) < num_bytes:
-                connection.socket.settimeout(max(end - monotonic(), 0.001))
+                below.settimeout(max(end - monotonic(), 0.001))
                 try:
-                    piece = connection.socket.recv(num_bytes - len(received))
+                    piece = below.recv(num_bytes - len(received))
                 except TimeoutError:
                     raise self._end_association("pdu-too-slow") from None
                 if not piece:
                     break
                 received += piece
-            connection.socket.settimeout(before)
+            below.settimeout(before)
             return received
 
-        connection.recv = receive
+        connection.recv = receive  # type: ignore[method-assign, assignment]
 
     def _end_association(self, reason: str) -> OSError:
         """What the library takes for a connection that broke."""

@@ -95,9 +95,48 @@ def test_an_archive_is_this_machine_or_encrypted_or_said_to_be_neither(url: str)
     assert meant.dicom_store_peer == peer
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"audit_required": True}, "AUDIT_REQUIRED=true needs AUDIT_DIR"),
+        ({"quota_burst": 5}, "QUOTA_BURST is of no use without"),
+        ({"dicom_calling_aes": "CAMERA"}, "DICOM_CALLING_AES is of no use without"),
+        ({"request_timeout_seconds": 121}, "is above MAX_REQUEST_TIMEOUT_SECONDS"),
+        ({"dicom_queue_dir": "queue", "dicom_store_peer": "A@localhost:65536"}, "at most 65535"),
+    ],
+)
+def test_what_would_do_nothing_of_what_it_says_is_refused(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    "name", ["AUDIT_DIR", "DICOM_QUEUE_DIR", "MODELS_DIR", "FHIR_CLIENT_ID", "FHIR_KEY_ID"]
+)
+def test_an_empty_path_or_identifier_is_none(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "")
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+@pytest.mark.parametrize("name", ["SHUTDOWN_GRACE_SECONDS", "CLIENT_TIMEOUT_SECONDS"])
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_time_is_finite(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
 def test_callers_are_separated_by_commas() -> None:
     assert Settings().dicom_callers == ()
-    assert Settings(dicom_calling_aes="CAMERA-1, PACS,OCT").dicom_callers == (
+    listening: dict[str, Any] = {
+        "dicom_queue_dir": "queue",
+        "dicom_store_peer": "PACS@localhost:104",
+        "dicom_listen_port": 11112,
+    }
+    assert Settings(**listening, dicom_calling_aes="CAMERA-1, PACS,OCT").dicom_callers == (
         "CAMERA-1",
         "PACS",
         "OCT",

@@ -100,7 +100,7 @@ def test_what_is_there_already_is_stored_and_the_rest_is_sent_too() -> None:
     statuses = iter([0, 0xA700])  # the archive is full after the first one
 
     def take(event: Event) -> int:
-        uid = str(event.request.AffectedSOPInstanceUID)
+        uid = str(event.dataset.SOPInstanceUID)
         if uid in there:
             return 0x0111
         status = next(statuses, 0)
