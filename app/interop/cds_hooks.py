@@ -6,7 +6,7 @@ https://cds-hooks.hl7.org/2.0/
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -108,12 +108,14 @@ class FiledAnswer:
         action: What is to become of it.
         conclusion: In words, of any origin.
         name: Its identifier of `urn:dermhybrid:answer`; None where it has none of this service.
+        num_referred_before: How many older ones ask for a specialist; they may be of other lesions.
     """
 
     issued: datetime
     action: Action
     conclusion: str
     name: str | None
+    num_referred_before: int = 0
 
 
 def newest_answer(reports: Iterable[Any], patient_id: str) -> FiledAnswer | None:
@@ -128,7 +130,11 @@ def newest_answer(reports: Iterable[Any], patient_id: str) -> FiledAnswer | None
         for report in reports
         if (action := _action(report, patient_id)) and (issued := _issued(report))
     ]
-    return max(answers, key=lambda answer: answer.issued, default=None)
+    if not answers:
+        return None
+    newest = max(answers, key=lambda answer: answer.issued)
+    referred = [answer for answer in answers if answer.action is Action.REFER]
+    return replace(newest, num_referred_before=len(referred) - (newest in referred))
 
 
 def make_card(answer: FiledAnswer, viewer_url: str | None) -> Json:
@@ -138,12 +144,19 @@ def make_card(answer: FiledAnswer, viewer_url: str | None) -> Json:
         answer: Of the record.
         viewer_url: Where people open this service's viewer; None for a card without a link.
     """
+    number = answer.num_referred_before
+    older = f"; of older ones {number} to be referred" if number else ""
+    paragraphs = [_as_markdown(answer.conclusion[:_MAX_CONCLUSION])]
+    if number:
+        paragraphs.append(
+            f"Of the older answers in the record {number} asked for a specialist. They may be of "
+            "other lesions: this one replaces none of them."
+        )
     card: Json = {
         "uuid": str(uuid.uuid4()),
-        "summary": f"{_SUMMARIES[answer.action]} ({answer.issued.date().isoformat()})",
-        "indicator": "info" if answer.action is Action.REPORT else "warning",
-        "detail": f"{_as_markdown(answer.conclusion[:_MAX_CONCLUSION])}\n\n"
-        f"**{RESEARCH_USE_NOTICE}**",
+        "summary": f"{_SUMMARIES[answer.action]}{older} ({answer.issued.date().isoformat()})",
+        "indicator": "info" if answer.action is Action.REPORT and not number else "warning",
+        "detail": "\n\n".join([*paragraphs, f"**{RESEARCH_USE_NOTICE}**"]),
         "source": _SOURCE,
     }
     if viewer_url is not None:
@@ -200,5 +213,9 @@ def _issued(report: Json) -> datetime | None:
 
 
 def _as_markdown(text: str) -> str:
-    """Text that a Markdown reader shows as it is: no link, picture or element comes of it."""
-    return re.sub(r"([^\w\s.,;:()%'/])", r"\\\1", " ".join(text.split()))
+    """Text that a Markdown reader shows as it is: no link, picture or element comes of it.
+
+    Addresses are taken apart: GitHub's Markdown, which cards are in, makes links of bare ones.
+    """
+    apart = re.sub(r"(?i)(?<=:)(?=//)|(?<=\bwww)(?=\.)", " ", " ".join(text.split()))
+    return re.sub(r"([^\w\s.,;:()%'/]|_)", r"\\\1", apart)

@@ -36,7 +36,8 @@ def card(*reports: Any, viewer: str | None = None) -> dict[str, Any]:
 
 def test_the_newest_answer_is_shown() -> None:
     shown = card(report(2), report(9, rejected=True), report(5))
-    assert shown["summary"].endswith("could not be answered (2026-01-09)")
+    assert "could not be answered" in shown["summary"]
+    assert shown["summary"].endswith("(2026-01-09)")
     assert shown["indicator"] == "warning"
     assert "No answer is given for this picture." in shown["detail"]
     assert "links" not in shown
@@ -98,13 +99,29 @@ def test_an_answers_name_is_this_services_or_none() -> None:
 
 
 def test_a_conclusion_stays_text() -> None:
-    conclusion = "![x](http://evil/) <script> [a](b) **bold** `c`\n\n# head _u_"
+    conclusion = (
+        "![x](http://evil/) <script> [a](b) **bold** `c` HTTPS://evil.example www.evil.example"
+        "\n\n# head _u_"
+    )
     shown = card(report(conclusion=conclusion))
     detail = shown["detail"].split("\n\n")[0]
-    assert "\\!\\[x\\](http://evil/)" in detail
+    assert "\\!\\[x\\](http: //evil/)" in detail
+    assert "HTTPS: //evil.example www .evil.example" in detail
+    assert "\\_u\\_" in detail
     assert "\\<script\\>" in detail
     assert "\\*\\*bold\\*\\*" in detail
     assert "\\# head" in detail
+
+
+def test_a_newer_answer_does_not_hide_that_an_older_one_was_referred() -> None:
+    reported = report(9, meta={"tag": [{"system": "urn:dermhybrid:decision", "code": "report"}]})
+    alone = card(reported)
+    assert (alone["indicator"], "older" in alone["summary"]) == ("info", False)
+    shown = card(report(2), reported, report(5), report(7, rejected=True))
+    assert "of older ones 2 to be referred (2026-01-09)" in shown["summary"]
+    assert shown["indicator"] == "warning"
+    assert "this one replaces none of them" in shown["detail"]
+    assert "of older ones 1 " in card(report(2), report(5))["summary"]
 
 
 def test_dates_without_a_zone_compare_too() -> None:
