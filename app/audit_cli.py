@@ -66,7 +66,9 @@ def archive_audit(
     days: Annotated[
         int | None,
         typer.Option(
-            help="Keep files with a record of so many days; else each finished one goes.", min=1
+            help="Keep files with a record of so many days; else each finished one goes.",
+            min=1,
+            max=36_500,
         ),
     ] = None,
 ) -> None:

@@ -137,7 +137,8 @@ def create_api_key(
     ],
     scope: Annotated[list[Scope], typer.Option(help="What its holder may do; again for more.")],
     days: Annotated[
-        int | None, typer.Option(help="After how many days it expires; else never.", min=1)
+        int | None,
+        typer.Option(help="After how many days it expires; else never.", min=1, max=36_500),
     ] = None,
 ) -> None:
     """Print a new API key, once, and append its digest to the file."""

@@ -57,36 +57,45 @@ def find_answer(directory: Path, request_id: str, index: int | None) -> Recorded
         AnswerAmbiguousError: Several were, and `index` does not single one out.
         OSError: The log cannot be read.
     """
-    found = [answer for path in log_files(directory) for answer in _search(path, request_id)]
-    if not found:
-        raise AnswerNotFoundError(
-            "No answer to that request id is recorded. Expected the `request_id` of an answer of "
-            "this service."
-        )
-    matching = [answer for answer in found if index is None or answer.index == index]
-    if not matching:
+    other, newest = False, None
+    for path in log_files(directory):
+        for answer in _search(path, request_id):
+            if index is not None and answer.index != index:
+                other = True
+            else:  # one is kept, however many there are
+                _check_same(newest, answer, index)
+                newest = answer
+    if newest is not None:
+        return newest
+    if other:
         raise AnswerNotFoundError(f"That request has no answer to an image of index {index}.")
-    if len(matching) > 1 and index is None and any(a.index is not None for a in matching):
+    raise AnswerNotFoundError(
+        "No answer to that request id is recorded. Expected the `request_id` of an answer of "
+        "this service."
+    )
+
+
+def _check_same(before: RecordedAnswer | None, answer: RecordedAnswer, index: int | None) -> None:
+    if before is None:
+        return
+    if index is None and (before.index is not None or answer.index is not None):
         raise AnswerAmbiguousError(
-            f"That request has answers to {len(matching)} images. Send the `index` of one of them."
+            "That request has answers to several images. Send the `index` of one of them."
         )
     # A DICOM job that a stop interrupted asks the same model of the same picture again.
-    if len({answer.answered for answer in matching}) > 1:
+    if answer.answered != before.answered:
         raise AnswerAmbiguousError(
-            f"{len(matching)} answers have that request id: it was used more than once, and "
-            "feedback cannot tell them apart. Use each X-Request-ID once, or let the service "
-            "choose it."
+            "Several answers have that request id: it was used more than once, and feedback "
+            "cannot tell them apart. Use each X-Request-ID once, or let the service choose it."
         )
-    return matching[-1]
 
 
-def _search(path: Path, request_id: str) -> list[RecordedAnswer]:
+def _search(path: Path, request_id: str) -> Iterator[RecordedAnswer]:
     """Every record of a request in one file; a line that is still being written has none.
 
     In pieces: a search through the whole of a file would hold the interpreter, and the event loop
     with it, until its end.
     """
-    found = []
     needle = f'"request_id":"{request_id}"'.encode()
     for lines in _pieces(path):
         place = lines.find(needle)
@@ -94,9 +103,8 @@ def _search(path: Path, request_id: str) -> list[RecordedAnswer]:
             start, end = lines.rfind(b"\n", 0, place) + 1, lines.find(b"\n", place)
             answer = _read(lines[start:end], request_id)
             if answer is not None:
-                found.append(answer)
+                yield answer
             place = lines.find(needle, end)
-    return found
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

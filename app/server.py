@@ -92,7 +92,12 @@ class Server(uvicorn.Server):
         if self.should_exit:
             return  # the application did not start
         if self._settings.operations_port is not None:
-            await self._listen_for_operators(self._settings.operations_port)
+            try:
+                await self._listen_for_operators(self._settings.operations_port)
+            except OSError as error:  # as uvicorn ends where the other port is taken
+                logger.error("operations port not opened", extra={"reason": str(error)})  # noqa: TRY400
+                await self.shutdown(sockets)
+                sys.exit(1)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._begin_to_reload)
 
     async def _listen_for_operators(self, port: int) -> None:

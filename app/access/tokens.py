@@ -79,15 +79,24 @@ class TokenVerifier:
         return Caller(f"oauth:{_client(claims)}", granted(_scopes(claims)))
 
     async def _key(self, token: str) -> jwt.PyJWK:
-        identifier = jwt.get_unverified_header(token).get("kid")
+        header = jwt.get_unverified_header(token)
+        identifier = header.get("kid")
         if not isinstance(identifier, str):
             raise jwt.InvalidKeyError
         if self._fetched is not None:
-            return await self._fetched.find(identifier)
+            return _for_algorithm(await self._fetched.find(identifier), header.get("alg"))
         key = choose_key(await self._file.current() if self._file else None, identifier)
         if key is None:
             raise jwt.InvalidKeyError
+        return _for_algorithm(key, header.get("alg"))
+
+
+def _for_algorithm(key: jwt.PyJWK, named: object) -> jwt.PyJWK:
+    """A key that names no algorithm (RFC 7517, 4.4) is for any of its kind; PyJWT takes RS256."""
+    own = key._jwk_data  # noqa: SLF001  nothing else tells whether it names one
+    if own.get("alg") or not (isinstance(named, str) and named in ALGORITHMS):
         return key
+    return jwt.PyJWK(own, algorithm=named)
 
 
 def _parse_jwks(content: bytes) -> jwt.PyJWKSet:

@@ -1,7 +1,11 @@
 """The server as a process: whoever was let in gets an answer, however it is told to stop."""
 
 import asyncio
+import os
 import signal
+import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,10 +14,11 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient, Limits, Response
 
+from app.audit import AuditLog
 from app.domain.errors import AccessConfigurationError
 from app.server import Server, check_exposure
 from app.settings import Settings
-from tests.conftest import PLAIN_MODEL
+from tests.conftest import PLAIN_MODEL, REPOSITORY
 from tests.service_process import openvino_service
 from tests.tiny_artifact import write_tiny_artifact
 
@@ -130,6 +135,29 @@ def test_sighup_serves_what_the_models_folder_holds_now(own_models: Path, tmp_pa
     log = tmp_path / "log"
     with openvino_service(own_models, log) as (process, address):
         asyncio.run(scenario(address))
+
+
+def test_an_operations_port_that_is_taken_ends_the_start_in_words(
+    tiny_models: Path, tmp_path: Path
+) -> None:
+    records = tmp_path / "records"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        own = {"MODELS_DIR": str(tiny_models), "RUNTIME": "openvino", "AUDIT_DIR": str(records)}
+        ended = subprocess.run(
+            [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0"],
+            env={**os.environ, **own, "OPERATIONS_PORT": str(taken.getsockname()[1])},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert ended.returncode == 1
+    written = ended.stdout + ended.stderr
+    assert "operations port not opened" in written
+    assert "address already in use" in written
+    assert "Traceback" not in written
+    AuditLog(records, 4096).close()  # nobody holds it
 
 
 def test_a_certificate_that_cannot_be_used_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`decide`, `ensemble` and `novelty`: from calibrated artifacts to rules that are served."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +89,16 @@ def test_rules_need_calibration_and_the_same_split(tmp_path: Path, data: Prepare
         assert not (folder.parent / "2").exists()
 
 
-def test_an_ensemble_needs_members_with_rules(models: Path, data: PreparedData) -> None:
-    output = models / "without_rules.json"
+def test_an_ensemble_needs_members_with_rules(
+    models: Path, data: PreparedData, tmp_path: Path
+) -> None:
+    for member in ("one/1", "two/2"):
+        shutil.copytree(models / member, tmp_path / member)
+    output = tmp_path / ENSEMBLE_NAME
     message = run(
         "ensemble",
-        models / "one/1",
-        models / "two/2",
+        tmp_path / "one/1",
+        tmp_path / "two/2",
         "--data",
         data.directory,
         "--output",

@@ -6,7 +6,7 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -121,6 +121,27 @@ def test_all_pinned_algorithms_work(tmp_path: Path, algorithm: str) -> None:
     assert asyncio.run(verifier.find_caller(issuer.token("predict"))).scopes == {Scope.PREDICT}
 
 
+@pytest.mark.parametrize("algorithm", tokens.ALGORITHMS)
+def test_a_key_need_not_name_its_algorithm(tmp_path: Path, algorithm: str) -> None:
+    issuer, path = Issuer(algorithm=algorithm), tmp_path / "jwks.json"
+    unnamed = {name: value for name, value in issuer.jwk().items() if name != "alg"}
+    path.write_text(json.dumps({"keys": [unnamed]}))
+    verifier = TokenVerifier(ISSUER, AUDIENCE, str(path))
+    assert asyncio.run(verifier.find_caller(issuer.token("predict"))).scopes == {Scope.PREDICT}
+    stranger = Issuer(algorithm=algorithm)
+    assert "signature" in refusal(verifier, stranger.token("predict"))
+    # Of another kind than the key is.
+    other = Issuer(algorithm="RS256" if algorithm.startswith("ES") else "ES256")
+    refusal(verifier, other.token("predict"))
+
+
+def test_a_key_that_names_its_algorithm_is_for_no_other(tmp_path: Path) -> None:
+    issuer = Issuer(algorithm="RS256")
+    verifier = TokenVerifier(ISSUER, AUDIENCE, str(write_jwks(tmp_path / "jwks.json", issuer)))
+    issuer.algorithm = "PS256"
+    assert "algorithm" in refusal(verifier, issuer.token("predict"))
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"keys": [{"kty": "none"}]}'])
 def test_a_file_that_holds_no_keys_stops_the_start(tmp_path: Path, content: str) -> None:
     path = tmp_path / "jwks.json"
@@ -199,6 +220,48 @@ def test_keys_are_fetched_once_and_again_when_they_change(
         answer[0] = json.dumps({"keys": [new.jwk()]}).encode()
         assert asyncio.run(verifier.find_caller(new.token("predict"))).id == "oauth:ehr"
         assert "not known" in refusal(verifier, issuer.token("predict"))
+
+
+def test_keys_of_a_provider_that_is_gone_are_used_for_their_time_and_no_longer(
+    issuer: Issuer,
+) -> None:
+    async def scenario() -> None:
+        token = issuer.token("predict")
+        await verifier.find_caller(token)
+        server.close()
+        assert verifier._fetched is not None
+        verifier._fetched._fetched_at -= 0.9 * fetched_keys.KEYS_LIFESPAN_SECONDS
+        assert (await verifier.find_caller(token)).id == "oauth:ehr"
+        verifier._fetched._fetched_at -= 0.2 * fetched_keys.KEYS_LIFESPAN_SECONDS
+        with pytest.raises(IdentityProviderUnavailableError):
+            await verifier.find_caller(token)
+
+    with ExitStack() as server:
+        url, _, _ = server.enter_context(jwks_server(issuer))
+        verifier = TokenVerifier(ISSUER, AUDIENCE, url)
+        asyncio.run(scenario())
+
+
+def test_keys_are_fetched_from_nowhere_else(issuer: Issuer) -> None:
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            self.send_response(302)
+            self.send_header("Location", elsewhere)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with (
+        jwks_server(issuer) as (elsewhere, _, requests),
+        ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as server,
+    ):
+        Thread(target=server.serve_forever).start()
+        verifier = TokenVerifier(ISSUER, AUDIENCE, f"http://127.0.0.1:{server.server_port}/jwks")
+        with pytest.raises(IdentityProviderUnavailableError):
+            asyncio.run(verifier.find_caller(issuer.token("predict")))
+        server.shutdown()
+        assert requests == []
 
 
 def test_a_provider_that_hangs_costs_one_thread_and_no_known_key(
