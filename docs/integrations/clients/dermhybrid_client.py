@@ -46,7 +46,7 @@ class Problem:
     """What the service says of a failure (RFC 9457).
 
     Attributes:
-        kind: Last part of its type, such as `image-corrupt`; README, "Errors", lists them.
+        kind: Last part of its type, such as `image-corrupt`; README, "API", lists them.
         status: HTTP status.
         detail: What was expected and what came, for a person.
         request_id: To name to the service's operator.
