@@ -137,10 +137,10 @@ class AuditLog:
                 break
         else:
             _, sequence, own = read_anchor(self._directory) or BEGINNING
-        self._check_head(files, sequence)
+        self._check_head(files, sequence, own)
         return sequence, own
 
-    def _check_head(self, files: list[Path], sequence: int) -> None:
+    def _check_head(self, files: list[Path], sequence: int, own: str) -> None:
         """Only the head tells that the newest records are missing, or are others.
 
         Before the first record it is made.
@@ -153,7 +153,7 @@ class AuditLog:
             found = f"{HEAD_NAME} is missing or cannot be read, so that records may be missing"
         elif head[0] > sequence:
             found = f"{head[0] - sequence} records are missing at its end"
-        elif _hash_of(files, head[0]) not in (None, head[1]):
+        elif head != (sequence, own) and _hash_of(files, head[0]) not in (None, head[1]):
             found = f"its record {head[0]} is not the one that {HEAD_NAME} names"
         else:
             return
